@@ -1,0 +1,363 @@
+"""The policy's rules: admits, records and moves between states. Every method runs under the breaker's lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from resilience.breaker import trip
+from resilience.breaker.permit import Permit, ProbePermit
+from resilience.breaker.states import Closed, HalfOpen, Isolated, Open
+from resilience.breaker.trip import Reason
+from resilience.errors import CircuitIsolatedError, CircuitOpenError, RejectedError
+from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated, CircuitOpened
+from resilience.outcome import Effect, Kind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from resilience.breaker.circuit import CircuitBreaker
+    from resilience.breaker.states import State
+    from resilience.events import Event
+    from resilience.settings import BreakerSettings
+
+# While its route has nothing else, an outage-opened breaker is probed this often whatever its open time.
+EAGER_SECONDS: Final = 1.0
+
+_AGAINST: Final = frozenset({Effect.FAILURE, Effect.HOLD, Effect.ACCOUNT})
+_AT_ONCE: Final = {Effect.HOLD: Reason.RATE_LIMITED, Effect.ACCOUNT: Reason.ACCOUNT}
+_TOO_SLOW: Final = Outcome(Kind.TIMEOUT)
+_BY_HAND: Final = Outcome(Kind.UNKNOWN)
+
+
+class PolicyRules:
+    """When a breaker with a policy opens, for how long, and what lets it close.
+
+    Attributes:
+        state: Where the circuit stands, with that state's own data.
+        opens: Trips so far; holds are not counted.
+        holds: Rate limits that held it so far.
+        last_kind: The kind of the last failure.
+    """
+
+    def __init__(self, breaker: CircuitBreaker, policy: BreakerSettings, rng: Random, now: float) -> None:
+        self.breaker = breaker
+        self.policy = policy
+        self.state: State = Closed(since=now)
+        self.opens = 0
+        self.holds = 0
+        self.last_kind: Kind | None = None
+        self._rng = rng
+        self._holds_in_row = 0
+
+    # -- may I go? ------------------------------------------------------------------------------------------
+
+    def admit_locked(self, now: float, source: str | None, timeout_seconds: float | None) -> Permit:
+        """Give a permit.
+
+        Raises:
+            CircuitOpenError: The circuit is open, or half-open with all its probes in flight.
+        """
+        state = self.state
+        if isinstance(state, Open) and now >= state.until:
+            state = self._half_open_locked(state, now)
+        if isinstance(state, Closed):
+            return Permit(self.breaker, self.breaker.era, now, source)
+        if isinstance(state, HalfOpen):
+            self._expire_locked(state, now)
+            if len(state.probes) < trip.ramp(self.policy, state.earned):
+                return self._probe_locked(state, now, source, timeout_seconds)
+        raise self.rejection(now)
+
+    def admit_eager_locked(self, now: float, source: str | None, timeout_seconds: float | None) -> ProbePermit | None:
+        """Give the once-a-second permit of an outage-opened circuit, None when it is not due."""
+        state = self.state
+        due = self.next_eager(now)
+        if due is None or due > now or not isinstance(state, Open):
+            return None
+        permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds, eager=True)
+        state.eager, state.eager_at = permit.ticket, now
+        return permit
+
+    def next_eager(self, now: float) -> float | None:
+        """Monotonic time of the next eager probe; None where the circuit is not open after an outage."""
+        state = self.state
+        if not isinstance(state, Open) or not state.is_outage:
+            return None
+        lease_left = state.eager is not None and state.eager_at is not None
+        if lease_left and state.eager_at is not None and now < state.eager_at + self.policy.probe_lease_seconds:
+            return state.eager_at + self.policy.probe_lease_seconds
+        last = state.eager_at if state.eager_at is not None else state.since
+        return last + EAGER_SECONDS
+
+    def is_eligible(self, now: float) -> bool:
+        """Whether a permit would be given now. Changes nothing."""
+        state = self.state
+        if isinstance(state, Closed):
+            return True
+        if isinstance(state, Open):
+            return now >= state.until
+        if isinstance(state, HalfOpen):
+            live = sum(1 for end in state.probes.values() if end > now)
+            return live < trip.ramp(self.policy, state.earned)
+        return False
+
+    def rejection(self, now: float) -> RejectedError:
+        """The error that tells why no permit is given now."""
+        state, name = self.state, self.breaker.label
+        provider = self.breaker.provider
+        if isinstance(state, Isolated):
+            reason = f": {state.reason}" if state.reason else ""
+            return CircuitIsolatedError(
+                f"{name} is isolated{reason}; it stays so until somebody resets it", name, provider
+            )
+        if isinstance(state, Open):
+            return CircuitOpenError(state.explain, name, provider, max(0.0, state.until - now), state.kind)
+        if isinstance(state, HalfOpen):
+            probes = len(state.probes)
+            message = f"{name} is half-open with {probes} of {trip.ramp(self.policy, state.earned)} probes in flight"
+            return CircuitOpenError(message, name, provider, None, state.opened.kind)
+        return RejectedError(f"{name} refused", name, provider)
+
+    # -- what came of it? -----------------------------------------------------------------------------------
+
+    def record_locked(self, permit: Permit, effect: Effect, outcome: Outcome, now: float) -> bool:
+        """Take one outcome into account.
+
+        Returns:
+            Whether it opened the circuit.
+        """
+        # Late results are common: a 60 s completion outlives a 10 s open time. They decide nothing.
+        if permit.era is not self.breaker.era:
+            return False
+        if effect in _AGAINST:
+            self.last_kind = outcome.kind
+        state = self.state
+        if isinstance(state, Closed):
+            return self._record_closed_locked(permit, effect, outcome, now)
+        if not isinstance(permit, ProbePermit):
+            return False
+        if isinstance(state, HalfOpen):
+            if state.probes.pop(permit.ticket, None) is None:
+                return False  # its lease has ended
+            return self._record_probe_locked(state, permit, effect, outcome, now)
+        if isinstance(state, Open) and state.eager == permit.ticket:
+            state.eager = None
+            # A failed eager probe changes neither end nor streak: it was sent before its time.
+            answered = effect in {Effect.SUCCESS, Effect.ANSWERED}
+            if answered and not self._too_slow(permit, outcome.latency_seconds):
+                self._probe_succeeded_locked(self._half_open_locked(state, now), permit, now)
+        return False
+
+    def _record_closed_locked(self, permit: Permit, effect: Effect, outcome: Outcome, now: float) -> bool:
+        window, policy = self.breaker.window, self.policy
+        if effect is Effect.SUCCESS:
+            self._holds_in_row = 0
+            if policy.slow_call_seconds is None or outcome.latency_seconds <= policy.slow_call_seconds:
+                window.calls += 1
+                return False
+            window.record_slow(now)
+        elif effect is Effect.FAILURE:
+            weight = trip.streak_weight(outcome.kind, policy)
+            window.record_failure(now, weight, permit.source, policy.window_seconds)
+        elif effect in _AT_ONCE:
+            self._open_locked(_AT_ONCE[effect], outcome, now)
+            return True
+        else:
+            return False
+        reading = window.read(now, policy.window_calls, policy.window_seconds)
+        reason = trip.tripped_by(reading, policy)
+        if reason is None:
+            return False
+        counted = {Reason.SLOW_CALL_RATE: reading.slow, Reason.CONSECUTIVE_FAILURES: reading.streak_failures}
+        self._open_locked(reason, outcome, now, counted.get(reason, reading.failures), reading.calls)
+        return True
+
+    def _record_probe_locked(
+        self, state: HalfOpen, permit: ProbePermit, effect: Effect, outcome: Outcome, now: float
+    ) -> bool:
+        if effect is Effect.IGNORED:
+            return False
+        if effect in _AT_ONCE:
+            self._open_locked(_AT_ONCE[effect], outcome, now)
+        elif effect is Effect.FAILURE:
+            self._probe_failed_locked(state, outcome, now)
+        elif self._too_slow(permit, outcome.latency_seconds):
+            self._probe_failed_locked(state, _TOO_SLOW, now)
+        else:
+            self._probe_succeeded_locked(state, permit, now)
+            return False
+        return True
+
+    def _too_slow(self, permit: ProbePermit, latency_seconds: float) -> bool:
+        limit = trip.slow_probe_seconds(self.policy, permit.timeout_seconds)
+        # An earned place means that the first content came in time; a long answer behind it is no fault.
+        return limit is not None and not permit.earned and latency_seconds > limit
+
+    def _probe_succeeded_locked(self, state: HalfOpen, permit: ProbePermit, now: float) -> None:
+        self._holds_in_row = 0
+        state.successes += 1
+        if not permit.earned:
+            state.earned += 1
+        if state.successes >= self.policy.probe_successes:
+            self.close_locked(now, "probes succeeded")
+
+    def _probe_failed_locked(self, state: HalfOpen, outcome: Outcome, now: float) -> None:
+        opened = state.opened
+        # What opened it for a reason of its own (a rate limit, a key) and now fails otherwise has a new reason.
+        reason = opened.reason if opened.is_outage else Reason.CONSECUTIVE_FAILURES
+        self._open_locked(reason, outcome, now, max(opened.failures, 1), max(opened.calls, 1))
+
+    def probe_content_locked(self, permit: ProbePermit, latency_seconds: float, now: float) -> bool:
+        """A streaming probe's first content: earn the place in the ramp, or fail if it came too late.
+
+        Returns:
+            Whether the probe has failed, and so is settled.
+        """
+        state = self.state
+        if permit.era is not self.breaker.era or permit.earned:
+            return False
+        if isinstance(state, HalfOpen) and permit.ticket in state.probes:
+            if self._too_slow(permit, latency_seconds):
+                del state.probes[permit.ticket]
+                self._probe_failed_locked(state, _TOO_SLOW, now)
+                return True
+            permit.earned = True
+            state.earned += 1
+            state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+        return False
+
+    def renew_probe_locked(self, permit: ProbePermit, now: float) -> None:
+        """Renew the lease of a probe that shows life."""
+        state = self.state
+        if isinstance(state, HalfOpen) and permit.ticket in state.probes:
+            state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+
+    def give_back_locked(self, ticket: int) -> None:
+        """Free the slot of a probe that was dropped without a word."""
+        state = self.state
+        if isinstance(state, HalfOpen):
+            state.probes.pop(ticket, None)
+        elif isinstance(state, Open) and state.eager == ticket:
+            state.eager = None
+
+    # -- transitions ----------------------------------------------------------------------------------------
+
+    def close_locked(self, now: float, reason: str) -> None:
+        """Close the circuit, remembering how it went until it has stayed closed as long as it was open."""
+        state = self.state
+        opened = state.opened if isinstance(state, HalfOpen) else state if isinstance(state, Open) else None
+        out_seconds = now - (opened.first_since if opened else state.since)
+        closed = Closed(since=now)
+        if opened is not None and opened.is_outage:
+            closed.rounds, closed.remembers_until = opened.rounds, now + (opened.until - opened.since)
+        self._enter_locked(closed)
+        self._tell(lambda b: CircuitClosed(b.label, b.provider, reason, max(0.0, out_seconds), b.generation))
+
+    def reset_locked(self, now: float) -> None:
+        """Close the circuit and forget everything."""
+        self._holds_in_row = 0
+        self.close_locked(now, "reset")
+        self.state = Closed(since=now)
+
+    def isolate_locked(self, reason: str, now: float) -> None:
+        """Open the circuit until somebody resets it."""
+        self._enter_locked(Isolated(now, reason))
+        self._tell(lambda b: CircuitIsolated(b.label, b.provider, reason, b.generation))
+
+    def force_open_locked(self, now: float) -> None:
+        """Open the circuit for the open time, whatever its window says."""
+        self._open_locked(Reason.FORCED, _BY_HAND, now)
+
+    def force_half_open_locked(self, now: float) -> None:
+        """Let probes pass now."""
+        state = self.state
+        opened = state if isinstance(state, Open) else Open(self.breaker.label, now, now, now, Reason.FORCED)
+        self._half_open_locked(opened, now)
+
+    def extend_locked(self, until: float) -> None:
+        """Move the end of the present opening to later; never to earlier."""
+        if isinstance(self.state, Open):
+            self.state.until = max(self.state.until, until)
+
+    def forked_locked(self) -> None:
+        """Forget the probes of the parent process: nobody here will ever settle them."""
+        if isinstance(self.state, HalfOpen):
+            self.state.probes.clear()
+        elif isinstance(self.state, Open):
+            self.state.eager = None
+
+    def _open_locked(self, reason: Reason, outcome: Outcome, now: float, failures: int = 1, calls: int = 1) -> None:
+        state = self.state
+        opened = state.opened if isinstance(state, HalfOpen) else state if isinstance(state, Open) else None
+        failed_probe = isinstance(state, HalfOpen) and reason is not Reason.RATE_LIMITED
+        if opened is not None:
+            rounds = opened.rounds + failed_probe
+        else:
+            rounds = state.rounds if isinstance(state, Closed) and now < state.remembers_until else 0
+        if reason is Reason.RATE_LIMITED:
+            seconds = trip.hold_seconds(self.policy, self._holds_in_row, outcome.retry_after_seconds)
+            self._holds_in_row += 1
+            self.holds += 1
+        elif reason is Reason.ACCOUNT:
+            seconds = trip.account_seconds(self.policy, rounds, outcome.reset_seconds)
+            self.opens += 1
+        else:
+            seconds = trip.open_seconds(self.policy, rounds, outcome.retry_after_seconds, self._rng)
+            self.opens += 1
+        kind = None if outcome is _BY_HAND else outcome.kind
+        new = Open(
+            label=self.breaker.label,
+            since=now,
+            until=now + seconds,
+            first_since=opened.first_since if opened else now,
+            reason=reason,
+            kind=kind,
+            failures=failures,
+            calls=calls,
+            rounds=rounds,
+            failed_probe=failed_probe,
+        )
+        self._enter_locked(new)
+        shadow = self.policy.shadow
+        rate = failures / calls if calls and reason in trip.BY_RATE else None
+        # The end is read when the event is told: the other breaker of this attempt may still move it.
+        self._tell(
+            lambda b: CircuitOpened(
+                b.label,
+                b.provider,
+                reason.value,
+                kind,
+                failures,
+                calls,
+                rate,
+                new.until - now,
+                b.generation,
+                shadow,
+            )
+        )
+
+    def _half_open_locked(self, opened: Open, now: float) -> HalfOpen:
+        state = HalfOpen(since=now, opened=opened)
+        self._enter_locked(state)
+        self._tell(lambda b: CircuitHalfOpened(b.label, b.provider, b.generation))
+        return state
+
+    def _probe_locked(
+        self, state: HalfOpen, now: float, source: str | None, timeout_seconds: float | None
+    ) -> ProbePermit:
+        permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds)
+        state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+        return permit
+
+    @staticmethod
+    def _expire_locked(state: HalfOpen, now: float) -> None:
+        if any(end <= now for end in state.probes.values()):
+            state.probes = {ticket: end for ticket, end in state.probes.items() if end > now}
+
+    def _enter_locked(self, state: State) -> None:
+        self.state = state
+        self.breaker.enter_locked(state.name)
+
+    def _tell(self, make: Callable[[CircuitBreaker], Event]) -> None:
+        self.breaker.tell_locked(make)

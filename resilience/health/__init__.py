@@ -1,0 +1,1 @@
+"""Many circuits: who is in rotation, and who gets a permit."""

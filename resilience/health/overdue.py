@@ -1,0 +1,137 @@
+"""Overdue: finds a hang before the first timeout strikes, from the calls in flight and what is typical."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import threading
+from array import array
+from typing import Final
+
+# Five in flight without an answer are no accident; below a quarter of a second nobody waits for us.
+WITNESSES: Final = 5
+FLOOR_SECONDS: Final = 0.25
+# An overdue target gets one call in this time, to notice that it answers again.
+LET_SECONDS: Final = 1.0
+# Enough for a steady median, small enough to follow a model that got slower.
+_REMEMBERED: Final = 64
+
+
+class InFlight:
+    """The calls in flight on one target, and how long it typically takes to the first token or answer.
+
+    Attributes:
+        last_success: Monotonic time of the last success or first content.
+        overdue_since: When it was found overdue, None while it is on time.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_latencies",
+        "_let_at",
+        "_lock",
+        "_started",
+        "_tickets",
+        "last_success",
+        "overdue_since",
+    )
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tickets = itertools.count(1)
+        self._started: dict[int, float] = {}  # in order of insertion: the oldest stand first
+        self._latencies: array[float] | None = None
+        self._cursor = 0
+        self._let_at = 0.0
+        self.last_success = float("-inf")
+        self.overdue_since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._started)
+
+    def enter(self, now: float) -> int:
+        """A call starts; returns the ticket to leave with."""
+        with self._lock:
+            ticket = next(self._tickets)
+            self._started[ticket] = now
+            if self.overdue_since is not None:
+                self._let_at = now
+            return ticket
+
+    def leave(self, ticket: int) -> None:
+        """A call ended, or has got its first content. More than once is no harm."""
+        with self._lock:
+            self._started.pop(ticket, None)
+
+    def drop(self, ticket: int) -> None:
+        """Leave from the garbage collector, which may run inside our own locked section: no lock."""
+        self._started.pop(ticket, None)
+
+    def succeeded(self, now: float, latency_seconds: float) -> float | None:
+        """Something worked: remember how long it took.
+
+        Returns:
+            For how many seconds the target had been overdue, None if it was not.
+        """
+        with self._lock:
+            self.last_success = now
+            if self._latencies is None:
+                self._latencies = array("d")
+            if len(self._latencies) < _REMEMBERED:
+                self._latencies.append(latency_seconds)
+            else:
+                self._latencies[self._cursor] = latency_seconds
+                self._cursor = (self._cursor + 1) % _REMEMBERED
+            return self._on_time_locked(now)
+
+    def forgive(self, now: float) -> float | None:
+        """The target tripped: its breaker speaks for it now. Returns like `succeeded`."""
+        with self._lock:
+            return self._on_time_locked(now)
+
+    def typical_seconds(self) -> float | None:
+        """The median of the last successes, None before the first."""
+        with self._lock:
+            return statistics.median(self._latencies) if self._latencies else None
+
+    def notice(self, now: float, factor: float | None, minimum_calls: int) -> tuple[float, float] | None:
+        """Look whether the target has become overdue just now.
+
+        Args:
+            now: Monotonic time.
+            factor: How many times the typical latency is too long; None turns the rule off.
+            minimum_calls: Successes needed before anything is typical.
+
+        Returns:
+            Age of the fifth-oldest call and the typical latency in seconds, the first time only.
+        """
+        if factor is None or len(self._started) < WITNESSES or self.overdue_since is not None:
+            return None
+        with self._lock:
+            started = next(itertools.islice(self._started.values(), WITNESSES - 1, None), None)
+            if started is None or now - started <= FLOOR_SECONDS or self.last_success >= started:
+                return None
+            if self._latencies is None or len(self._latencies) < min(minimum_calls, _REMEMBERED):
+                return None
+            typical = statistics.median(self._latencies)
+            if now - started <= factor * typical or self.overdue_since is not None:
+                return None
+            self.overdue_since, self._let_at = now, now
+            return now - started, typical
+
+    def refuses(self, now: float) -> bool:
+        """Whether an overdue target has had its one call of this second."""
+        return self.overdue_since is not None and now < self._let_at + LET_SECONDS
+
+    def next_let(self) -> float:
+        """Monotonic time from which an overdue target gets its next call."""
+        return self._let_at + LET_SECONDS
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: the parent's calls are not ours, and its lock may be held for ever."""
+        self._lock = threading.Lock()
+        self._started.clear()
+
+    def _on_time_locked(self, now: float) -> float | None:
+        since, self.overdue_since = self.overdue_since, None
+        return None if since is None else now - since

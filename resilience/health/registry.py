@@ -1,0 +1,338 @@
+"""The registry: which targets and providers there are, who is in rotation, and who gets an admission."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from resilience.breaker.circuit import CircuitBreaker
+from resilience.breaker.permit import HELD, Permit
+from resilience.breaker.states import HalfOpen, Open
+from resilience.clock import SYSTEM_CLOCK
+from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameError
+from resilience.events import EventHub, TargetOnTime, TargetOverdue
+from resilience.fork import renew_in_children
+from resilience.health.admission import Admission, Force
+from resilience.health.reading import read_breaker
+from resilience.health.roster import Roster
+from resilience.health.views import BreakerView, TargetName
+from resilience.outcome import Kind
+from resilience.settings import Settings
+from resilience.snapshots import RouteSnapshot, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from resilience.clock import Clock
+    from resilience.events import Event, Sink
+    from resilience.health.roster import ProviderHealth, Role, TargetHealth
+    from resilience.outcome import Outcome
+    from resilience.upstream import Target
+
+
+class HealthRegistry:
+    """Every breaker by name, the rotation of each route, and the admission of attempts.
+
+    Thread-safe and bound to no event loop. Reading never changes a state.
+
+    Args:
+        settings: The breakers' policies. Default: the defaults.
+        clock: Where time comes from.
+        rng: Where chance comes from.
+        classify: Says what an exception means, for functions guarded by a provider's breaker.
+
+    Attributes:
+        providers: Providers' breakers by name.
+        targets: Targets' breakers by name.
+        hub: Where events are published.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
+        classify: Callable[[BaseException], Outcome] | None = None,
+    ) -> None:
+        self.settings = settings if settings is not None else Settings()
+        self.hub = EventHub()
+        self.clock = clock
+        self.monotonic = clock.monotonic
+        self._rng = rng or random.Random()
+        self._classify = classify
+        self._roster = Roster(self._breaker, lambda name: self.settings.provider(name).max_concurrency, self.monotonic)
+        self._routes: dict[str, tuple[str, ...]] = {}
+        self.providers = BreakerView("provider", self._roster.providers)
+        self.targets = BreakerView("target", self._roster.targets)
+        renew_in_children(self)
+
+    # -- who there is ---------------------------------------------------------------------------------------
+
+    def add(self, target: Target) -> Target:
+        """Register a target, or find the equal one that is registered.
+
+        Returns:
+            The registered target: equal targets are one, with one breaker, in every route.
+        """
+        return self._roster.add(target).target
+
+    def add_route(self, name: str, targets: Iterable[Target]) -> None:
+        """Register a route: its targets in the order of its settings."""
+        self._routes[name] = tuple(self.add(target).name for target in targets)
+
+    def provider_breaker(self, name: str) -> CircuitBreaker:
+        """The breaker of a provider, made where there is none yet; for functions that are guarded by name."""
+        return self._roster.provider(name).breaker
+
+    def _breaker(self, name: str, role: Role, provider: str) -> CircuitBreaker:
+        settings = self.settings
+        return CircuitBreaker(
+            name=name,
+            policy=settings.target_breaker if role == "target" else settings.provider(provider).breaker,
+            clock=self.clock,
+            rng=self._rng,
+            sink=self.hub.publish,
+            provider=provider,
+            role=role,
+            classify=self._classify,
+            marks_context=True,
+        )
+
+    # -- may an attempt go? ---------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        target: Target,
+        *,
+        timeout_seconds: float | None = None,
+        force: Force = Force.NO,
+    ) -> Admission:
+        """Give the right to one attempt: permits of both breakers, or none.
+
+        Args:
+            target: A registered target.
+            timeout_seconds: The attempt's limit: a probe slower than half of it has failed.
+            force: Which open circuits to use all the same.
+
+        Raises:
+            RejectedError: Nothing may be sent now; it says why and until when.
+        """
+        health = self._health(target)
+        now = self.monotonic()
+        self._look_for_hang(health, now)
+        if health.in_flight.refuses(now):
+            raise self._overdue_error(health, now)
+        self._check_concurrency(health.provider)
+        held = HELD.get()
+        own = _permit(health.breaker, held, timeout_seconds, force)
+        try:
+            shared = _permit(health.provider.breaker, held, timeout_seconds, force)
+        except RejectedError:
+            if own is not None:
+                own.ignore()
+            raise
+        forced = force is not Force.NO and any(permit is not None and permit.is_stray for permit in (own, shared))
+        return Admission(self, health, own, shared, now, is_forced=forced)
+
+    def admit_eager(self, target: Target, *, timeout_seconds: float | None = None) -> Admission | None:
+        """The once-a-second probe of a target out after an outage, whatever its open time; None: not now.
+
+        For a route that has nothing eligible: there is nobody to spare.
+        """
+        health = self._health(target)
+        now = self.monotonic()
+        due = self._next_eager(health, now)
+        if due is None or due > now:
+            return None
+        permits: list[Permit] = []
+        eager = False
+        for breaker in (health.breaker, health.provider.breaker):
+            permit: Permit | None = breaker.acquire_eager(timeout_seconds=timeout_seconds)
+            eager = eager or permit is not None
+            if permit is None:
+                try:
+                    permit = breaker.acquire(timeout_seconds=timeout_seconds)
+                except RejectedError:
+                    for taken in permits:
+                        taken.ignore()
+                    return None
+            permits.append(permit)
+        return Admission(self, health, permits[0], permits[1], now, is_eager=eager)
+
+    def is_eligible(self, target: Target) -> bool:
+        """Whether the target is in rotation now. Changes nothing."""
+        health = self._roster.find(target)
+        if health is None:
+            return True
+        if not (health.breaker.is_eligible() and health.provider.breaker.is_eligible()):
+            return False
+        now = self.monotonic()
+        self._look_for_hang(health, now)
+        return not health.in_flight.refuses(now)
+
+    def rejection(self, target: Target) -> RejectedError | None:
+        """Why the target is not in rotation now, None if it is."""
+        health = self._health(target)
+        for breaker in (health.provider.breaker, health.breaker):
+            if not breaker.is_eligible():
+                return breaker.rejection()
+        now = self.monotonic()
+        return self._overdue_error(health, now) if health.in_flight.refuses(now) else None
+
+    def next_chance(self, targets: Sequence[Target]) -> float | None:
+        """Monotonic time at which the first of ``targets`` comes back by itself.
+
+        Returns:
+            Now if one is eligible; None if each of them waits for a person or for an account.
+        """
+        now = self.monotonic()
+        times = [time for target in targets if (time := self._chance(self._health(target), now)) is not None]
+        return min(times, default=None)
+
+    def next_eager(self, targets: Sequence[Target]) -> float | None:
+        """Monotonic time of the next eager probe among ``targets``, None if none applies."""
+        now = self.monotonic()
+        times = [time for target in targets if (time := self._next_eager(self._health(target), now)) is not None]
+        return min(times, default=None)
+
+    # -- what came of it ------------------------------------------------------------------------------------
+
+    def answered(self, health: TargetHealth, latency_seconds: float) -> None:
+        """A target gave an answer, or the first content of one."""
+        overdue = health.in_flight.succeeded(self.monotonic(), latency_seconds)
+        if overdue is not None:
+            self.hub.publish(TargetOnTime(health.target.name, health.target.provider, overdue))
+
+    def tripped(self, health: TargetHealth) -> None:
+        """A breaker of this target opened: the overdue rule has nothing to add."""
+        overdue = health.in_flight.forgive(self.monotonic())
+        if overdue is not None:
+            self.hub.publish(TargetOnTime(health.target.name, health.target.provider, overdue))
+
+    # -- looking and steering -------------------------------------------------------------------------------
+
+    def rotation(self, route: str) -> list[TargetName]:
+        """The targets of a route that are eligible now, in order.
+
+        Returns:
+            Names, usable as keys of `targets`; each also has ``name``, ``provider`` and ``model``.
+
+        Raises:
+            ConfigurationError: There is no such route; the message lists those that there are.
+        """
+        names = self._routes.get(route)
+        if names is None:
+            known = ", ".join(sorted(self._routes)) or "none"
+            raise UnknownNameError(f"there is no route {route!r}; known routes: {known}")
+        healths = [self._roster.targets[name] for name in names]
+        return [TargetName(health.target) for health in healths if self.is_eligible(health.target)]
+
+    def snapshot(self) -> Snapshot:
+        """A frozen reading of every breaker and route."""
+        providers, targets = list(self._roster.providers.values()), list(self._roster.targets.values())
+        return Snapshot(
+            at=self.clock.now(),
+            providers={provider.name: read_breaker(provider.breaker) for provider in providers},
+            targets={health.target.name: read_breaker(health.breaker, health.in_flight) for health in targets},
+            routes={
+                name: RouteSnapshot(name=name, targets=names, eligible=tuple(map(str, self.rotation(name))))
+                for name, names in self._routes.items()
+            },
+            sink_errors=self.hub.sink_errors,
+        )
+
+    def subscribe(self, sink: Sink) -> Callable[[], None]:
+        """Let ``sink(event)`` hear every event. A sink that raises is counted, never felt.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        return self.hub.subscribe(sink)
+
+    def publish(self, event: Event) -> None:
+        """Tell every sink."""
+        self.hub.publish(event)
+
+    # -- the parts ------------------------------------------------------------------------------------------
+
+    def _health(self, target: Target) -> TargetHealth:
+        # A dynamic target may have been forgotten while its request waited: then it is new.
+        return self._roster.find(target) or self._roster.add(target)
+
+    def _look_for_hang(self, health: TargetHealth, now: float) -> None:
+        policy = self.settings.target_breaker
+        found = health.in_flight.notice(now, policy.overdue_factor, policy.minimum_calls)
+        if found is not None:
+            target = health.target
+            self.hub.publish(TargetOverdue(target.name, target.provider, len(health.in_flight), *found))
+
+    def _overdue_error(self, health: TargetHealth, now: float) -> RejectedError:
+        wait = max(0.0, health.in_flight.next_let() - now)
+        message = (
+            f"{health.target.name} is overdue: {len(health.in_flight)} calls hang; "
+            f"it gets one call a second until something succeeds, the next in {wait:.1f} s"
+        )
+        return RejectedError(message, health.target.name, health.target.provider, wait, Kind.TIMEOUT)
+
+    def _check_concurrency(self, provider: ProviderHealth) -> None:
+        limit = provider.max_concurrency
+        if limit is not None and provider.in_flight >= limit:
+            raise ConcurrencyLimitError(
+                f"{provider.name} has {provider.in_flight} calls in flight, max_concurrency is {limit}",
+                provider.name,
+                provider.name,
+            )
+
+    def _chance(self, health: TargetHealth, now: float) -> float | None:
+        latest = now
+        for breaker in (health.breaker, health.provider.breaker):
+            state = breaker.rules.state if breaker.rules is not None else None
+            if isinstance(state, Open):
+                if state.reason == "account":
+                    return None
+                latest = max(latest, state.until)
+            elif isinstance(state, HalfOpen) and not breaker.is_eligible():
+                latest = max(latest, min(state.probes.values(), default=now))
+            elif not breaker.is_eligible():
+                return None
+        if health.in_flight.refuses(now):
+            latest = max(latest, health.in_flight.next_let())
+        return latest
+
+    @staticmethod
+    def _next_eager(health: TargetHealth, now: float) -> float | None:
+        latest: float | None = None
+        for breaker in (health.breaker, health.provider.breaker):
+            rules = breaker.rules
+            state = rules.state if rules is not None else None
+            if rules is not None and isinstance(state, Open):
+                due = rules.next_eager(now)
+                if due is None:
+                    return None  # an account or a rate limit: asking earlier cannot help
+                latest = due if latest is None else max(latest, due)
+            elif not breaker.is_eligible():
+                return None
+        return latest
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: fresh locks, and none of the parent's calls in flight."""
+        self.hub.renew_lock()
+        self._roster.renew_after_fork()
+
+
+def _permit(
+    breaker: CircuitBreaker, held: frozenset[object], timeout_seconds: float | None, force: Force
+) -> Permit | None:
+    if breaker in held:
+        return None  # a guard around this call holds it already
+    if force is Force.NO:
+        return breaker.acquire(timeout_seconds=timeout_seconds)
+    try:
+        return breaker.acquire(timeout_seconds=timeout_seconds)
+    except RejectedError:
+        state = breaker.rules.state if breaker.rules is not None else None
+        opened = state.opened if isinstance(state, HalfOpen) else state
+        if isinstance(opened, Open) and (opened.by_rate or (force is Force.OUTAGE and opened.is_outage)):
+            return breaker.stray_permit()
+        raise

@@ -1,0 +1,174 @@
+"""What the engine needs of the world: targets to call and somebody who calls them. No I/O here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from resilience.outcome import Kind, Outcome
+
+
+class Operation(StrEnum):
+    """What is asked of a target."""
+
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+    RESPONSES = "responses"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """One way to serve: provider, model, credentials and parameters.
+
+    Attributes:
+        name: Unique in a runtime; what people and logs call it.
+        provider: What fails together with it.
+        model: LiteLLM's model string.
+        params: LiteLLM parameters that travel with each call, keys included. Never shown.
+        identity: Equal for equal targets, and not reversible to a key.
+        dynamic: Made from a caller's own parameters, not from the settings.
+    """
+
+    name: str
+    provider: str
+    model: str
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    identity: str = ""
+    dynamic: bool = False
+
+
+class Force(StrEnum):
+    """How much of an open breaker's no a request may overrule, when nothing is eligible."""
+
+    NO = "no"
+    RATE = "rate"
+    """Use what a failure or slow rate opened: most of its calls still work."""
+    OUTAGE = "outage"
+    """Use everything that an outage opened (``on_exhausted: panic``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt behind an answer or an error, as `resilience.attempts` shows it."""
+
+    target: str
+    provider: str
+    kind: Kind
+    latency_seconds: float
+    cost_usd: float | None = None
+    status: int | None = None
+    error_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimeouts:
+    """Limits of one attempt in seconds, already capped by the deadline.
+
+    ``attempt`` bounds a whole answer; a stream has ``first_token`` and then ``stall`` between pieces.
+    """
+
+    attempt: float
+    first_token: float
+    stall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One chunk of a stream and what it carries.
+
+    Attributes:
+        chunk: LiteLLM's own chunk, handed to the caller unchanged.
+        text: The text in it, for `StreamInterruptedError.partial`.
+        has_content: Content, a tool-call delta, a reasoning delta or a refusal: it ends the wait for the first
+            token. A role-only chunk or a keep-alive does not.
+    """
+
+    chunk: Any
+    text: str
+    has_content: bool
+
+
+class SyncStream(Protocol):
+    """An open answer. Iterating raises what the provider's stream raised, untouched."""
+
+    def __iter__(self) -> Iterator[Piece]: ...
+    def ended_whole(self) -> bool:
+        """After the end: did a finish reason or a terminator of the provider's own arrive?"""
+        ...
+
+    def close(self) -> None:
+        """Hang up. May be called at any time and more than once."""
+        ...
+
+
+class AsyncStream(Protocol):
+    """The same for asyncio."""
+
+    def __aiter__(self) -> AsyncIterator[Piece]: ...
+    def ended_whole(self) -> bool:
+        """After the end: did a finish reason or a terminator of the provider's own arrive?"""
+        ...
+
+    async def aclose(self) -> None:
+        """Hang up. May be called at any time and more than once."""
+        ...
+
+    def abandon(self) -> None:
+        """Hang up from where nothing can be awaited (garbage collection, another thread)."""
+        ...
+
+
+class Upstream(Protocol):
+    """Somebody who sends requests. The real one is `resilience.middleware.call.LiteLLMUpstream`."""
+
+    def call(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
+    ) -> Any:
+        """Make one request and return the provider's answer, or raise the provider's own exception."""
+        ...
+
+    async def acall(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
+    ) -> Any:
+        """The same for asyncio."""
+        ...
+
+    def open(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
+    ) -> SyncStream:
+        """Make one streaming request."""
+        ...
+
+    async def aopen(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
+    ) -> AsyncStream:
+        """The same for asyncio."""
+        ...
+
+    def classify(self, error: BaseException) -> Outcome:
+        """Say what an exception means. Total: never raises."""
+        ...
+
+    def judge(self, answer: Any, operation: Operation, params: Mapping[str, Any]) -> Kind:
+        """SUCCESS, or EMPTY for an answer that holds nothing."""
+        ...
+
+    def cost_usd(self, answer: Any) -> float | None:
+        """What an answer cost by LiteLLM's price map, None where it has no price."""
+        ...
+
+    def text_of(self, answer: Any) -> str:
+        """The answer's text, for validators."""
+        ...
+
+    def context_window(self, target: Target) -> int | None:
+        """How many input tokens a target takes, None where nobody knows."""
+        ...
+
+    def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
+        """Write the attempts into an answer's ``_hidden_params["resilience"]``."""
+        ...
