@@ -1,0 +1,91 @@
+"""As long as one of your LLM providers works, your call works, and you can see why.
+
+Names by concept. Importing this package does not import LiteLLM, which takes seconds: the doors load it when
+they are used.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from resilience import events
+from resilience.breaker.circuit import CircuitBreaker
+from resilience.breaker.permit import Permit
+from resilience.breaker.states import CircuitState
+from resilience.decorators import configure, default, failover, protect
+from resilience.errors import (
+    CircuitIsolatedError,
+    CircuitOpenError,
+    ConcurrencyLimitError,
+    ConfigurationError,
+    DeadlineExceededError,
+    RejectedError,
+    ResilienceError,
+    RouteExhaustedError,
+    StreamInterruptedError,
+)
+from resilience.health.registry import HealthRegistry
+from resilience.outcome import Kind, Outcome
+from resilience.requests import AIRequest, AIResponse, ProcessingStatus
+from resilience.runtime import MultiProviderFallback
+from resilience.settings import BreakerSettings, RouteSettings, Settings, TargetSettings
+from resilience.snapshots import BreakerSnapshot, Snapshot
+from resilience.upstream import AttemptRecord, attempts
+
+if TYPE_CHECKING:
+    from resilience.middleware import install, uninstall
+
+__all__ = [
+    "AIRequest",
+    "AIResponse",
+    "AttemptRecord",
+    "BreakerSettings",
+    "BreakerSnapshot",
+    "CircuitBreaker",
+    "CircuitIsolatedError",
+    "CircuitOpenError",
+    "CircuitState",
+    "ConcurrencyLimitError",
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "HealthRegistry",
+    "Kind",
+    "MultiProviderFallback",
+    "Outcome",
+    "Permit",
+    "ProcessingStatus",
+    "RejectedError",
+    "ResilienceError",
+    "RouteExhaustedError",
+    "RouteSettings",
+    "Settings",
+    "Snapshot",
+    "StreamInterruptedError",
+    "TargetSettings",
+    "attempts",
+    "configure",
+    "default",
+    "events",
+    "failover",
+    "install",
+    "protect",
+    "uninstall",
+]
+
+try:
+    __version__ = version("litellm-resilience")
+except PackageNotFoundError:  # a source tree that nobody installed
+    __version__ = "0+unknown"
+
+_LAZY = {"install", "uninstall"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from resilience import middleware  # noqa: PLC0415 (the door that loads LiteLLM)
+
+        return getattr(middleware, name)
+    raise AttributeError(f"module 'resilience' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -200,6 +200,8 @@ class StorageRestored(Event):
 
 Sink = Callable[[Event], None]
 
+_LOG = logging.getLogger("resilience")
+
 
 class EventHub:
     """Hands each fact to every sink. A raising sink is counted, never felt.
@@ -239,18 +241,13 @@ class EventHub:
             try:
                 sink(event)
             except Exception:  # noqa: BLE001 (a sink is somebody else's code; a request must not pay for it)
-                self._count_error(event)
+                self.sink_errors += 1
+                if self.sink_errors == 1:
+                    _LOG.exception("a sink raised on %s; further ones are only counted", type(event).__name__)
 
     def renew_lock(self) -> None:
         """Replace the lock, in a child that was forked while another thread may have held it."""
         self._lock = threading.Lock()
-
-    def _count_error(self, event: Event) -> None:
-        self.sink_errors += 1
-        if self.sink_errors == 1:
-            logging.getLogger("resilience").warning(
-                "a sink raised on %s; further ones are only counted", type(event).__name__, exc_info=True
-            )
 
 
 class _Subscription:

@@ -37,7 +37,9 @@ class BreakerSnapshot(_Frozen):
     generation: int = 1
     shadow: bool = False
     in_flight: int = Field(0, description="calls on the wire now (targets only)")
-    overdue: bool = Field(False, description="calls hang: out of rotation but for one call a second (targets only)")
+    overdue: bool = Field(
+        default=False, description="calls hang: out of rotation but for one call a second (targets only)"
+    )
     typical_seconds: float | None = Field(None, description="median time to the first token or answer (targets only)")
 
 

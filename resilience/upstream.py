@@ -51,7 +51,7 @@ class Force(StrEnum):
     """Use everything that an outage opened (``on_exhausted: panic``)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttemptRecord:
     """One attempt behind an answer or an error, as `resilience.attempts` shows it."""
 
@@ -62,6 +62,22 @@ class AttemptRecord:
     cost_usd: float | None = None
     status: int | None = None
     error_type: str | None = None
+
+    @classmethod
+    def of(cls, target: Target, outcome: Outcome) -> AttemptRecord:
+        """An attempt at ``target`` that came to ``outcome``. Its cost is read from the answer when somebody asks."""
+        record = object.__new__(cls)
+        # Made for every request; see `Outcome.success`.
+        fields = record.__dict__
+        fields["target"] = target.name
+        fields["provider"] = target.provider
+        fields["kind"] = outcome.kind
+        fields["latency_seconds"] = outcome.latency_seconds
+        if outcome.status is not None:
+            fields["status"] = outcome.status
+        if outcome.error is not None:
+            fields["error_type"] = type(outcome.error).__name__
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +141,7 @@ class AsyncStream(Protocol):
 class Upstream(Protocol):
     """Somebody who sends requests. The real one is `resilience.middleware.call.LiteLLMUpstream`."""
 
-    def call(
-        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
-    ) -> Any:
+    def call(self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts) -> Any:
         """Make one request and return the provider's answer, or raise the provider's own exception."""
         ...
 
@@ -172,3 +186,16 @@ class Upstream(Protocol):
     def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
         """Write the attempts into an answer's ``_hidden_params["resilience"]``."""
         ...
+
+
+def attempts(answer: Any) -> tuple[AttemptRecord, ...]:
+    """The attempts behind one answer, stream or error, in order: target, kind, latency, cost.
+
+    Args:
+        answer: What a call returned, also a stream during and after it, or an error of this package.
+    """
+    behind = getattr(answer, "attempts", None)
+    if behind is None:
+        hidden = getattr(answer, "_hidden_params", None)
+        behind = hidden.get("resilience") if isinstance(hidden, dict) else None
+    return tuple(behind or ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from resilience.breaker.permit import holding
@@ -18,16 +17,6 @@ if TYPE_CHECKING:
     from resilience.health.roster import TargetHealth
     from resilience.outcome import Outcome
     from resilience.upstream import Target
-
-
-class Force(Enum):
-    """Which open circuits are used all the same, where a route has nothing else."""
-
-    NO = "no"
-    RATE = "rate"
-    """Those opened by a failure or slow rate: most of their calls still work."""
-    OUTAGE = "outage"
-    """Every one opened by an outage: ``on_exhausted: panic``."""
 
 
 class Admission:

@@ -12,13 +12,14 @@ from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameError
 from resilience.events import EventHub, TargetOnTime, TargetOverdue
 from resilience.fork import renew_in_children
-from resilience.health.admission import Admission, Force
+from resilience.health.admission import Admission
 from resilience.health.reading import read_breaker
 from resilience.health.roster import Roster
 from resilience.health.views import BreakerView, TargetName
 from resilience.outcome import Kind
 from resilience.settings import Settings
 from resilience.snapshots import RouteSnapshot, Snapshot
+from resilience.upstream import Force
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -76,6 +77,16 @@ class HealthRegistry:
             The registered target: equal targets are one, with one breaker, in every route.
         """
         return self._roster.add(target).target
+
+    def known(self, target: Target) -> Target | None:
+        """The registered target that equals ``target``, None where there is none."""
+        entry = self._roster.find(target)
+        return entry.target if entry is not None else None
+
+    def target(self, name: str) -> Target | None:
+        """The registered target of a name, None where there is none."""
+        entry = self._roster.targets.get(name)
+        return entry.target if entry is not None else None
 
     def add_route(self, name: str, targets: Iterable[Target]) -> None:
         """Register a route: its targets in the order of its settings."""

@@ -1,0 +1,191 @@
+"""Performing one attempt: call, judge, classify, and keep its time limit. Nothing is decided about what follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from resilience.errors import AttemptTimeoutError
+from resilience.execution.alarm import Alarm
+from resilience.outcome import Kind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from resilience.execution.lane import Lane
+    from resilience.execution.steps import Attempt, CallOptions, Reply
+    from resilience.routing.route import Route, RoutedTarget
+    from resilience.upstream import AsyncStream, Operation, Piece, SyncStream
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request as the driver needs it: what to ask, beside whom."""
+
+    route: Route
+    lane: Lane
+    operation: Operation
+    params: Mapping[str, Any]
+    call: CallOptions
+
+
+@dataclass(slots=True, eq=False)
+class Opened:
+    """A stream that has given its first content.
+
+    Attributes:
+        stream: To hang up on.
+        pieces: What comes next; None if it has ended whole.
+        ready: What has come so far, in order.
+        latency_seconds: To the first content.
+        alarm: The stream's one timer (asyncio only).
+    """
+
+    stream: Any
+    pieces: Any
+    ready: deque[Piece]
+    latency_seconds: float
+    alarm: Alarm | None = None
+
+
+def perform(job: Job, step: Attempt) -> Reply:
+    """Make one attempt in this thread. Exceptions become outcomes; what is no Exception passes through."""
+    lane, target, limits = job.lane, step.place.target, step.limits
+    started = lane.monotonic()
+    try:
+        with step.admission.held():
+            if job.call.stream:
+                return _opened(job, step, started)
+            answer = lane.upstream.call(target, job.operation, job.params, limits)
+    except Exception as error:  # noqa: BLE001 (classified here, and raised by the plan where it must be)
+        return _failed(lane, error, started), None
+    return _judged(job, answer, lane.monotonic() - started)
+
+
+async def aperform(job: Job, step: Attempt) -> Reply:
+    """Make one attempt in this task, cut off after its limit."""
+    lane, limits, stream = job.lane, step.limits, job.call.stream
+    started = lane.monotonic()
+    alarm = Alarm()
+    alarm.arm(limits.first_token if stream else limits.attempt)
+    opened = False
+    try:
+        with step.admission.held():
+            if stream:
+                reply = await _aopened(job, step, started, alarm)
+                opened = reply[0].kind is Kind.SUCCESS
+                return reply
+            answer = await lane.upstream.acall(step.place.target, job.operation, job.params, limits)
+    except asyncio.CancelledError:
+        if not alarm.was_it():
+            raise
+        return _too_late(job, step, started), None
+    except Exception as error:
+        if alarm.was_it():
+            return _too_late(job, step, started), None
+        if alarm.was_cancelled():
+            # Somebody below turned the caller's cancellation into an error. Going on would ignore the caller.
+            raise asyncio.CancelledError from error
+        return _failed(lane, error, started), None
+    finally:
+        if opened:
+            alarm.disarm()
+        else:
+            alarm.close()
+    return _judged(job, answer, lane.monotonic() - started)
+
+
+def timed_out(place: RoutedTarget, limit: str, seconds: float, latency: float) -> Outcome:
+    """The outcome of an attempt that our own limit cut off."""
+    message = f"{place.name} did not answer within {limit}={seconds:.3g}"
+    if limit != "attempt_seconds":
+        what = "first content" if limit == "first_token_seconds" else "next piece"
+        message = f"the {what} of {place.name} did not come within {limit}={seconds:.3g}"
+    return Outcome(Kind.TIMEOUT, AttemptTimeoutError(message, place.name, limit, seconds), latency_seconds=latency)
+
+
+def _opened(job: Job, step: Attempt, started: float) -> Reply:
+    lane, limit = job.lane, step.limits.first_token
+    stream: SyncStream = lane.upstream.open(step.place.target, job.operation, job.params, step.limits)
+    opened = False
+    try:
+        pieces: Iterator[Piece] = iter(stream)
+        ready: deque[Piece] = deque()
+        for piece in pieces:
+            ready.append(piece)
+            latency = lane.monotonic() - started
+            if piece.has_content:
+                opened = True
+                return Outcome.success(latency), Opened(stream, pieces, ready, latency)
+            if latency > limit:
+                return timed_out(step.place, "first_token_seconds", limit, latency), None
+        outcome = _ended_empty(job, stream, ready, lane.monotonic() - started)
+        opened = outcome.kind is Kind.SUCCESS
+        return outcome, Opened(stream, None, ready, outcome.latency_seconds)
+    finally:
+        if not opened:
+            stream.close()
+
+
+async def _aopened(job: Job, step: Attempt, started: float, alarm: Alarm) -> Reply:
+    lane = job.lane
+    stream: AsyncStream = await lane.upstream.aopen(step.place.target, job.operation, job.params, step.limits)
+    opened = False
+    try:
+        pieces: AsyncIterator[Piece] = aiter(stream)
+        ready: deque[Piece] = deque()
+        async for piece in pieces:
+            ready.append(piece)
+            if piece.has_content:
+                opened = True
+                latency = lane.monotonic() - started
+                return Outcome.success(latency), Opened(stream, pieces, ready, latency, alarm)
+        outcome = _ended_empty(job, stream, ready, lane.monotonic() - started)
+        opened = outcome.kind is Kind.SUCCESS
+        return outcome, Opened(stream, None, ready, outcome.latency_seconds, alarm)
+    finally:
+        if not opened:
+            stream.abandon()  # nothing to wait for: a provider that hangs must not delay the next target
+
+
+def _ended_empty(job: Job, stream: SyncStream | AsyncStream, ready: deque[Piece], latency: float) -> Outcome:
+    """A stream ended before any content. Its finish reason may stand in any chunk; None asks about no chunk at all."""
+    judge = job.lane.upstream.judge
+    if not stream.ended_whole():
+        kind = Kind.INTERRUPTED
+    elif job.route.settings.validation.reject_empty:
+        chunks = (None, *(piece.chunk for piece in ready))
+        empty = all(judge(chunk, job.operation, job.params) is Kind.EMPTY for chunk in chunks)
+        kind = Kind.EMPTY if empty else Kind.SUCCESS
+    else:
+        kind = Kind.SUCCESS
+    return Outcome(kind, latency_seconds=latency)
+
+
+def _judged(job: Job, answer: Any, latency: float) -> Reply:
+    """Is this an answer?"""
+    kind = job.lane.upstream.judge(answer, job.operation, job.params)
+    validation, validate = job.route.settings.validation, job.call.validate
+    if kind is Kind.EMPTY and not validation.reject_empty:
+        kind = Kind.SUCCESS
+    if kind is Kind.SUCCESS and (validate is not None or validation.max_chars is not None):
+        text = job.lane.upstream.text_of(answer)
+        too_long = validation.max_chars is not None and len(text) > validation.max_chars
+        if too_long or (validate is not None and not validate(text)):
+            kind = Kind.REJECTED
+    return (Outcome.success(latency) if kind is Kind.SUCCESS else Outcome(kind, latency_seconds=latency)), answer
+
+
+def _failed(lane: Lane, error: Exception, started: float) -> Outcome:
+    outcome = lane.upstream.classify(error)
+    return replace(outcome, latency_seconds=lane.monotonic() - started)
+
+
+def _too_late(job: Job, step: Attempt, started: float) -> Outcome:
+    limits = step.limits
+    latency = job.lane.monotonic() - started
+    if job.call.stream:
+        return timed_out(step.place, "first_token_seconds", limits.first_token, latency)
+    return timed_out(step.place, "attempt_seconds", limits.attempt, latency)

@@ -1,0 +1,134 @@
+"""The engine: one plan, two drivers. Here steps are performed; nothing is decided."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from resilience.clock import SYSTEM_CLOCK
+from resilience.execution.attempt import Job, aperform, perform
+from resilience.execution.lane import Lane
+from resilience.execution.plan import plan
+from resilience.execution.steps import Attempt, Deliver, Sleep, Wait
+from resilience.execution.stream import AsyncGuardedStream, GuardedStream
+from resilience.execution.waiting import PACE_SECONDS
+from resilience.fork import renew_in_children
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from resilience.clock import Clock
+    from resilience.execution.steps import CallOptions, Health, Reply, Step
+    from resilience.routing.route import Route
+    from resilience.upstream import Operation, Upstream
+
+    Plan = Generator[Step, Any, Any]
+
+
+class Engine:
+    """Serves requests on routes. Used from any thread and any number of event loops.
+
+    Args:
+        upstream: Who makes the calls.
+        health: Who is eligible, and who hears what came of it.
+        clock: Where time comes from.
+        rng: Chance, for the order among equals and for jitter.
+    """
+
+    def __init__(
+        self, upstream: Upstream, health: Health, *, clock: Clock = SYSTEM_CLOCK, rng: random.Random | None = None
+    ) -> None:
+        self._world = (upstream, health, clock, rng or random.Random())
+        # Weak, so that a route that was made for one call goes with it.
+        self._lanes: WeakKeyDictionary[Route, Lane] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+        renew_in_children(self)
+
+    async def arun(self, route: Route, operation: Operation, params: Mapping[str, Any], call: CallOptions) -> Any:
+        """Serve one request in this task.
+
+        Returns:
+            The provider's answer, or an `AsyncGuardedStream`.
+
+        Raises:
+            RouteExhaustedError: No target answered.
+            DeadlineExceededError: The request's time ran out during an attempt.
+            RejectedError: A single model string, and its breaker is open.
+            Exception: The provider's own, for a request error or a single model string.
+        """
+        job = Job(route, self._lanes.get(route) or self._lane(route), operation, params, call)
+        steps = plan(route, job.lane, call)
+        answer = await _adrive(job, steps, None)
+        return AsyncGuardedStream(job, steps, answer, _adrive) if type(answer) is Deliver else answer
+
+    def run(self, route: Route, operation: Operation, params: Mapping[str, Any], call: CallOptions) -> Any:
+        """Serve one request in this thread. See `arun`; a stream is a `GuardedStream`."""
+        job = Job(route, self._lanes.get(route) or self._lane(route), operation, params, call)
+        steps = plan(route, job.lane, call)
+        answer = _drive(job, steps, None)
+        return GuardedStream(job, steps, answer, _drive) if type(answer) is Deliver else answer
+
+    def renew_after_fork(self) -> None:
+        """Renew locks and forget waiters, in a forked child."""
+        self._lock = threading.Lock()
+        for lane in list(self._lanes.values()):
+            lane.renew()
+
+    def _lane(self, route: Route) -> Lane:
+        with self._lock:
+            lane = self._lanes.get(route)
+            if lane is None:
+                lane = self._lanes[route] = Lane(route, *self._world)
+            return lane
+
+
+def _drive(job: Job, steps: Plan, reply: Reply | None) -> Any:
+    """Perform steps until there is an answer, or a stream to deliver."""
+    try:
+        while True:
+            step = steps.send(reply)
+            if type(step) is Attempt:
+                reply = perform(job, step)
+                continue
+            reply = None
+            if type(step) is Deliver:
+                return step
+            if type(step) is Sleep:
+                job.lane.clock.sleep(step.seconds)
+            elif type(step) is Wait:
+                if job.lane.is_virtual:
+                    job.lane.clock.sleep(min(step.seconds, PACE_SECONDS))
+                else:
+                    step.ticket.wait(step.seconds)
+    except StopIteration as end:
+        return end.value
+    except BaseException:
+        steps.close()
+        raise
+
+
+async def _adrive(job: Job, steps: Plan, reply: Reply | None) -> Any:
+    """The same in a task."""
+    try:
+        while True:
+            step = steps.send(reply)
+            if type(step) is Attempt:
+                reply = await aperform(job, step)
+                continue
+            reply = None
+            if type(step) is Deliver:
+                return step
+            if type(step) is Sleep:
+                await job.lane.clock.asleep(step.seconds)
+            elif type(step) is Wait:
+                if job.lane.is_virtual:
+                    await job.lane.clock.asleep(min(step.seconds, PACE_SECONDS))
+                else:
+                    await step.ticket.await_(step.seconds)
+    except StopIteration as end:
+        return end.value
+    except BaseException:
+        steps.close()
+        raise

@@ -1,0 +1,81 @@
+"""What the engine tells sinks about attempts and requests. Without a sink no event is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilience.events import (
+    AttemptFailed,
+    AttemptIgnored,
+    AttemptSucceeded,
+    BudgetExhausted,
+    DeadlineExceeded,
+    FallbackTaken,
+    StreamInterrupted,
+)
+from resilience.outcome import Effect, Kind
+
+if TYPE_CHECKING:
+    from resilience.events import EventHub
+    from resilience.outcome import Outcome
+    from resilience.routing.route import RoutedTarget
+
+_QUIET = frozenset({Effect.IGNORED, Effect.ANSWERED})
+
+
+class Facts:
+    """The facts of one route.
+
+    Args:
+        hub: Who hears them.
+        route: Its name.
+    """
+
+    __slots__ = ("_hub", "_route")
+
+    def __init__(self, hub: EventHub, route: str | None) -> None:
+        self._hub = hub
+        self._route = route
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._hub.sinks)
+
+    def ended(self, place: RoutedTarget, outcome: Outcome, number: int, *, stream: bool) -> None:
+        """An attempt is over."""
+        if not self._hub.sinks:
+            return
+        who = (self._route, place.target.name, place.target.provider)
+        latency, error, kind, status = outcome.latency_seconds, outcome.error, outcome.kind, outcome.status
+        if kind is Kind.SUCCESS:
+            self._hub.publish(AttemptSucceeded(*who, latency, number, stream))
+            return
+        what = (kind, status, None if error is None else type(error).__name__)
+        if outcome.verdict.target in _QUIET:
+            self._hub.publish(AttemptIgnored(*who, *what, latency, number, stream))
+        else:
+            self._hub.publish(AttemptFailed(*who, *what, outcome.retry_after_seconds, latency, number, stream))
+
+    def moved(self, left: RoutedTarget, place: RoutedTarget, kind: Kind | None) -> None:
+        """A request went on to another target, or passed over its first choice (then without a kind)."""
+        if left is not place:
+            self._hub.publish(FallbackTaken(self._route, left.target.name, place.target.name, kind))
+
+    def interrupted(self, place: RoutedTarget, outcome: Outcome, delivered_chars: int) -> None:
+        """A stream broke after its first content."""
+        if self._hub.sinks:
+            target = place.target
+            self._hub.publish(
+                StreamInterrupted(self._route, target.name, target.provider, outcome.kind, delivered_chars)
+            )
+
+    def budget_spent(self, place: RoutedTarget) -> None:
+        """A retry on the same target was not to be had."""
+        if self._hub.sinks:
+            self._hub.publish(BudgetExhausted(self._route, place.target.name))
+
+    def out_of_time(self, seconds: float, attempts: int) -> None:
+        """A request's deadline is over."""
+        if self._hub.sinks:
+            self._hub.publish(DeadlineExceeded(self._route, seconds, attempts))

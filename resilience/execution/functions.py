@@ -1,0 +1,175 @@
+"""Functions as upstreams: a user's own function is called once per attempt, with that attempt's target."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from resilience.errors import ConfigurationError
+from resilience.outcome import Kind
+from resilience.upstream import Piece
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+
+    from resilience.outcome import Outcome
+    from resilience.upstream import AttemptRecord, CallTimeouts, Operation, Target
+
+_NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+
+
+class CalledFunction:
+    """A function, what kind it is, and which parameters of a target it takes.
+
+    Raises:
+        ConfigurationError: It takes no ``model``.
+    """
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self.func = func
+        self.is_async = inspect.iscoroutinefunction(func)
+        self.is_async_generator = inspect.isasyncgenfunction(func)
+        self.is_generator = inspect.isgeneratorfunction(func)
+        self.is_stream = self.is_generator or self.is_async_generator
+        signature = inspect.signature(func)
+        self._signature = signature
+        self._names = {name for name, parameter in signature.parameters.items() if parameter.kind in _NAMED}
+        self._takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+        if "model" not in self._names and not self._takes_all:
+            name = getattr(func, "__qualname__", repr(func))
+            raise ConfigurationError(
+                f"failover: {name}{signature} takes no model, so it cannot be called with the next target; "
+                "give it a parameter `model: str` or `**params`"
+            )
+
+    def chosen_model(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
+        """The model that the caller passed himself, None where the route decides."""
+        chosen = kwargs["model"] if "model" in kwargs else self._signature.bind_partial(*args).arguments.get("model")
+        return chosen if isinstance(chosen, str) else None
+
+    def arguments(self, target: Target, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """The caller's arguments with the target's put in; the caller's own win, but for the model."""
+        given = {name: value for name, value in target.params.items() if self._takes_all or name in self._names}
+        bound = self._signature.bind_partial(*args)
+        given = {name: value for name, value in given.items() if name not in bound.arguments}
+        if "model" in bound.arguments:
+            bound.arguments["model"] = target.model
+            return self._signature.bind(*bound.args, **{**given, **kwargs})
+        return self._signature.bind(*args, **{**given, **kwargs, "model": target.model})
+
+
+class FunctionUpstream:
+    """`resilience.upstream.Upstream` on a user's function. ``params`` carries the call's arguments.
+
+    Args:
+        called: The function.
+        classify: Says what its exceptions mean.
+    """
+
+    def __init__(self, called: CalledFunction, classify: Callable[[BaseException], Outcome]) -> None:
+        self._called = called
+        self.classify = classify
+
+    def _start(self, target: Target, params: Mapping[str, Any]) -> Any:
+        bound = self._called.arguments(target, params["args"], params["kwargs"])
+        return self._called.func(*bound.args, **bound.kwargs)
+
+    def call(self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts) -> Any:  # noqa: ARG002 (the function sets its own limits)
+        """Call it."""
+        return self._start(target, params)
+
+    async def acall(
+        self,
+        target: Target,
+        operation: Operation,  # noqa: ARG002 (likewise)
+        params: Mapping[str, Any],
+        timeouts: CallTimeouts,  # noqa: ARG002 (likewise)
+    ) -> Any:
+        """Await it."""
+        return await self._start(target, params)
+
+    def open(
+        self,
+        target: Target,
+        operation: Operation,  # noqa: ARG002 (likewise)
+        params: Mapping[str, Any],
+        timeouts: CallTimeouts,  # noqa: ARG002 (likewise)
+    ) -> FunctionStream:
+        """Start the generator."""
+        return FunctionStream(self._start(target, params))
+
+    async def aopen(
+        self,
+        target: Target,
+        operation: Operation,  # noqa: ARG002 (likewise)
+        params: Mapping[str, Any],
+        timeouts: CallTimeouts,  # noqa: ARG002 (likewise)
+    ) -> AsyncFunctionStream:
+        """Start the async generator."""
+        return AsyncFunctionStream(self._start(target, params))
+
+    def judge(self, answer: Any, operation: Operation, params: Mapping[str, Any]) -> Kind:  # noqa: ARG002 (likewise)
+        """Whatever a function returns is an answer."""
+        return Kind.SUCCESS
+
+    def cost_usd(self, answer: Any) -> float | None:  # noqa: ARG002 (a function's result has no price)
+        """None: a function's result has no price."""
+        return None
+
+    def text_of(self, answer: Any) -> str:
+        """The result, if it is a text."""
+        return answer if isinstance(answer, str) else ""
+
+    def context_window(self, target: Target) -> int | None:  # noqa: ARG002 (the function knows, we do not)
+        """None: nobody knows."""
+        return None
+
+    def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
+        """Write the attempts where the result has LiteLLM's place for them."""
+        hidden = getattr(answer, "_hidden_params", None)
+        if isinstance(hidden, dict):
+            hidden["resilience"] = attempts
+
+
+def _piece(item: Any) -> Piece:
+    return Piece(item, item if isinstance(item, str) else "", has_content=True)
+
+
+class FunctionStream:
+    """A generator as an open answer: each item is content, and its end is whole."""
+
+    def __init__(self, generator: Generator[Any, Any, Any]) -> None:
+        self._generator = generator
+
+    def __iter__(self) -> Iterator[Piece]:
+        return map(_piece, self._generator)
+
+    def ended_whole(self) -> bool:
+        """A generator that ends has ended."""
+        return True
+
+    def close(self) -> None:
+        """Close it."""
+        self._generator.close()
+
+
+class AsyncFunctionStream:
+    """The same for an async generator."""
+
+    def __init__(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self._generator = generator
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        async for item in self._generator:
+            yield _piece(item)
+
+    def ended_whole(self) -> bool:
+        """A generator that ends has ended."""
+        return True
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._generator.aclose()
+
+    def abandon(self) -> None:
+        """Leave it to the event loop's own hook, which closes forgotten generators."""

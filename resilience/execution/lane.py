@@ -1,0 +1,44 @@
+"""A lane: what all requests of one route share, made once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilience.clock import SystemClock
+from resilience.execution.budget import Budget
+from resilience.execution.facts import Facts
+from resilience.execution.waiting import WaitQueue
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from resilience.clock import Clock
+    from resilience.execution.steps import Health
+    from resilience.routing.route import Route
+    from resilience.upstream import Upstream
+
+
+class Lane:
+    """A route with its budget, its queue and the world around it.
+
+    It holds the route's parts and not the route, so that a route made for one call goes when the call does.
+    """
+
+    __slots__ = ("budget", "clock", "facts", "health", "is_virtual", "monotonic", "queue", "rng", "upstream")
+
+    def __init__(self, route: Route, upstream: Upstream, health: Health, clock: Clock, rng: Random) -> None:
+        self.upstream = upstream
+        self.health = health
+        self.facts = Facts(health.hub, route.name)
+        self.clock = clock
+        self.monotonic = clock.monotonic
+        self.rng = rng
+        # A clock that is not the machine's moves only when somebody sleeps on it: waiters then poll.
+        self.is_virtual = not isinstance(clock, SystemClock)
+        self.budget = Budget(clock.monotonic())
+        self.queue = WaitQueue(route.settings.max_waiters)
+
+    def renew(self) -> None:
+        """Start afresh in a forked child."""
+        self.budget.renew_lock()
+        self.queue.renew()

@@ -1,0 +1,389 @@
+"""The walk of one request: where it stands on its route and the permit it holds. It decides; no time passes here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from resilience.errors import RejectedError
+from resilience.execution.deadline import SLACK_SECONDS, is_over, limits
+from resilience.execution.decision import (
+    Move,
+    Next,
+    holds_back,
+    longest_pause,
+    may_be_last_resort,
+    next_step,
+    still_able,
+)
+from resilience.execution.history import History, not_tried
+from resilience.execution.steps import Attempt
+from resilience.execution.waiting import PACE_SECONDS
+from resilience.outcome import Kind, Onward, Outcome
+from resilience.routing.selection import rank
+from resilience.upstream import AttemptRecord, Force
+
+if TYPE_CHECKING:
+    from resilience.execution.lane import Lane
+    from resilience.execution.steps import Admission, CallOptions
+    from resilience.execution.waiting import Ticket
+    from resilience.routing.route import Route, RoutedTarget
+
+
+class Walk:
+    """One request on its way along a route.
+
+    Attributes:
+        admission: The permits it holds now, None between attempts.
+        history: The attempts that are over.
+        now: Monotonic time of the last thing that happened.
+        waited: Seconds spent waiting for something to become eligible.
+    """
+
+    __slots__ = (
+        "_counted", "_cut", "_eagers", "_ends_at", "_forced", "_limited", "_limits", "_number", "_pauses", "_place",
+        "_previous", "_queue_key", "_ranked", "_refusals", "_retries", "_round", "_tries", "admission", "call",
+        "candidates", "history", "lane", "now", "route", "waited",
+    )  # fmt: skip
+
+    def __init__(self, route: Route, lane: Lane, call: CallOptions) -> None:
+        settings = route.settings
+        self.route = route
+        self.lane = lane
+        self.call = call
+        self.now = now = lane.monotonic()
+        seconds = call.deadline_seconds
+        self._ends_at = now + (settings.timeouts.deadline_seconds if seconds is None else seconds)
+        # Those that could still answer: a request that is too long for one leaves out all that are no larger.
+        self.candidates = self._ranked = route.fixed or rank(route, lane.rng)
+        self.admission: Admission | None = None
+        self.history = History()
+        self.waited = 0.0
+        self._number = 0
+        self._counted = 0
+        self._cut = False
+        self._previous: RoutedTarget | None = None
+        self._refusals: dict[RoutedTarget, RejectedError] | None = None
+        self._pauses: dict[RoutedTarget, float] | None = None
+        self._eagers: set[RoutedTarget] | None = None
+        self._queue_key: tuple[int, int] | None = None
+        self._retries = settings.num_retries if call.num_retries is None else call.num_retries
+        self._round = 1
+        self._tries: dict[RoutedTarget, int] = {}
+        self._forced: list[RoutedTarget] | None = None
+        self._limited: list[RoutedTarget] | None = None
+        lane.budget.requests += 1
+
+    # ---- starting an attempt
+
+    def start(self) -> bool:
+        """Take the permits of the first target in order that is eligible and has not been asked in this round."""
+        if self.admission is not None:
+            return True
+        if self.now >= self._ends_at - SLACK_SECONDS:
+            return False
+        is_eligible = self.lane.health.is_eligible
+        for place in self.candidates:
+            if (
+                place not in self._tries
+                and not self._is_paused(place)
+                and is_eligible(place.target)
+                and self._admit(place, Force.NO)
+            ):
+                return True
+        return False
+
+    def force(self) -> bool:
+        """Take one that is out of rotation but usable: opened by a rate, or by an outage under ``panic``."""
+        force = Force.OUTAGE if self.route.settings.on_exhausted == "panic" else Force.RATE
+        for place in self.candidates:
+            if place not in self._tries and not self._is_paused(place) and self._admit(place, force):
+                self._forced = [*(self._forced or ()), place]
+                return True
+        return False
+
+    def start_anything(self) -> bool:
+        """Take whatever may be used now."""
+        return self.start() or self.force()
+
+    def again(self) -> None:
+        """Take the same target's permits once more. Where they are refused, the walk goes on."""
+        self.now = self.lane.monotonic()
+        place = self._place
+        force = Force.NO
+        if self._forced is not None and place in self._forced:
+            force = Force.OUTAGE if self.route.settings.on_exhausted == "panic" else Force.RATE
+        elif not self.lane.health.is_eligible(place.target):
+            return
+        self._admit(place, force)
+
+    def probe_eagerly(self) -> bool:
+        """Be the once-a-second probe of a target that is still open, if one is due.
+
+        A request that waits may be one again and again; one that does not wait is one once per target.
+        """
+        call, probed = self.call, self._eagers or set()
+        for place in self.candidates:
+            if place in probed and not self.waits:
+                continue
+            limit = limits(place, self._ends_at - self.now, call.deadline_seconds, stream=call.stream)
+            seconds = limit.first_token if call.stream else limit.attempt
+            admission = self.lane.health.admit_eager(place.target, timeout_seconds=seconds)
+            if admission is not None:
+                self.admission, self._place, self._limits = admission, place, limit
+                self._eagers = {*probed, place}
+                return True
+        return False
+
+    def attempt(self) -> Attempt:
+        """The attempt that the permits are for."""
+        admission, place = self.admission, self._place
+        assert admission is not None  # noqa: S101 (the plan asks only after a start)
+        self._number += 1
+        if not admission.is_eager:
+            self._counted += 1
+        facts = self.lane.facts
+        if facts.heard:
+            outcomes = self.history.outcomes
+            facts.moved(self._previous or self._ranked[0], place, outcomes[-1].kind if outcomes else None)
+        self._previous = place
+        return Attempt(place, admission, self._limits)
+
+    # ---- after an attempt
+
+    def succeeded(self, outcome: Outcome) -> tuple[AttemptRecord, ...]:
+        """The answer is whole."""
+        admission, self.admission = self.admission, None
+        if admission is not None:
+            admission.settle(outcome)
+        lane = self.lane
+        if lane.queue and not self.call.stream:
+            lane.queue.succeeded(lane.monotonic())
+        if lane.facts.heard:
+            lane.facts.ended(self._place, outcome, self._number, stream=self.call.stream)
+        return self._with(outcome)
+
+    def opened(self, outcome: Outcome) -> tuple[AttemptRecord, ...]:
+        """A stream's first content is here: it earns its place in a ramp, and those who wait may hope."""
+        if self.admission is not None:
+            self.admission.first_content(outcome.latency_seconds)
+        if self.lane.queue:
+            self.lane.queue.succeeded(self.lane.monotonic())
+        return self._with(outcome)
+
+    def failed(self, outcome: Outcome) -> Next:
+        """Write a failure down and decide what follows."""
+        eager = self._settle(outcome)
+        place, settings = self._place, self.route.settings
+        seconds_left = self._ends_at - SLACK_SECONDS - self.now
+        if outcome.kind is Kind.TIMEOUT and seconds_left <= 0 and self._limits is not place.limits:
+            self._cut = True
+        self.candidates = still_able(self.candidates, place, outcome, self.lane.upstream.context_window)
+        pause = holds_back(outcome, settings, seconds_left)
+        if pause:
+            self._pauses = {**(self._pauses or {}), place: self.now + pause}
+        if may_be_last_resort(outcome):
+            self._limited = [*(self._limited or ()), place]
+        tries = self._tries.get(place, 0)
+        step = self._next(outcome, seconds_left, self._retries + 1 - tries if not eager else 0)
+        if step.move is Move.SAME and not self.lane.budget.draw(self.now):
+            self.lane.facts.budget_spent(place)
+            step = self._next(outcome, seconds_left, 0)
+        return step
+
+    def interrupted(self, outcome: Outcome, delivered: str) -> NoReturn:
+        """A stream broke after its first content."""
+        self._settle(outcome)
+        self.lane.facts.interrupted(self._place, outcome, len(delivered))
+        self.history.interrupted(delivered)
+
+    def leave(self) -> None:
+        """Give back what is still held: the caller has gone."""
+        admission, self.admission = self.admission, None
+        if admission is not None:
+            outcome = Outcome(Kind.CANCELLED, latency_seconds=max(0.0, self.lane.monotonic() - self.now))
+            admission.settle(outcome)
+            self.lane.facts.ended(self._place, outcome, self._number, stream=self.call.stream)
+
+    # ---- when a round is over, and when nothing is eligible
+
+    @property
+    def waits(self) -> bool:
+        """Whether the route waits when nothing is eligible."""
+        return self.route.settings.on_exhausted == "wait"
+
+    def check(self) -> None:
+        """Give up if nothing could help any more."""
+        if not self.candidates:
+            raise self.history.own_error()
+        if self._counted >= self.route.settings.max_attempts or is_over(self.now, self._ends_at):
+            self.give_up()
+
+    def round_pause(self) -> float | None:
+        """Seconds to back off before the next round, or None if nothing is eligible for one."""
+        is_eligible = self.lane.health.is_eligible
+        usable = [place for place in self.candidates if self._was_set_aside(place) and is_eligible(place.target)]
+        usable = usable or [place for place in self._forced or () if place in self.candidates]
+        if not usable:
+            return None
+        left = self._ends_at - self.now
+        step = min(longest_pause(self.route.settings, self._round), left / 2)
+        delay = step * self.lane.rng.random()
+        if self._pauses:
+            delay = max(delay, min(self._pauses.get(place, 0.0) for place in usable) - self.now)
+        if is_over(self.now + delay, self._ends_at):
+            self.give_up("no time is left for another round")
+        return delay
+
+    def next_round(self) -> None:
+        """Walk again: every candidate may be asked again."""
+        self.now = self.lane.monotonic()
+        self._round += 1
+        self._tries = {}
+        self._forced = self._limited = None
+
+    def last_resort(self) -> tuple[RoutedTarget, float]:
+        """The rate-limited target that may be asked again first, and in how many seconds; else give up."""
+        soonest: tuple[float, int, RoutedTarget] | None = None
+        for at, place in enumerate(self._limited or ()):
+            chance = self.lane.health.next_chance((place.target,))
+            if chance is not None and place in self.candidates and self._tries.get(place, 0) <= self._retries:
+                chance = max(chance, (self._pauses or {}).get(place, 0.0))
+                soonest = min(soonest or (chance, at, place), (chance, at, place))
+        if soonest is None:
+            self.give_up()
+        delay, place = max(0.0, soonest[0] - self.now), soonest[2]
+        if self.waited + delay > self.route.settings.max_wait_seconds or is_over(self.now + delay, self._ends_at):
+            self.give_up("the rate limit lasts longer than it may wait")
+        if not self.lane.budget.draw(self.now):
+            self.lane.facts.budget_spent(place)
+            self.give_up("its budget of retries is spent")
+        return place, delay
+
+    def admit_again(self, place: RoutedTarget) -> None:
+        """Ask a rate-limited target again. A refusal counts as a try, so that this comes to an end."""
+        self.now = self.lane.monotonic()
+        if not self._admit(place, Force.NO):
+            self._tries[place] = self._tries.get(place, 0) + 1
+
+    def line_up(self) -> Ticket:
+        """Take a place in the route's queue, or give up."""
+        ticket = self.lane.queue.join(self.call.priority, self._queue_key)
+        if ticket is None:
+            self.give_up(f"{self.route.settings.max_waiters} requests wait already (max_waiters)")
+        self._queue_key = ticket.key
+        self.next_round()
+        return ticket
+
+    def waits_until(self, now: float) -> float:
+        """Until when it may wait."""
+        left = self.route.settings.max_wait_seconds - self.waited
+        return min(now + left, self._ends_at - SLACK_SECONDS)
+
+    def look_again(self, ends_at: float, *, first: bool) -> float:
+        """In how many seconds to look again; gives up if nothing comes back in time.
+
+        Args:
+            ends_at: Until when it may wait.
+            first: Whether it is the first in the queue: only that one looks before it is woken.
+        """
+        health, now = self.lane.health, self.now
+        targets = [place.target for place in self.candidates]
+        if now >= ends_at:
+            most = self.route.settings.max_wait_seconds
+            self.give_up(f"nothing came back within the {most:.3g} s that it may wait")
+        chance, eager = health.next_chance(targets), health.next_eager(targets)
+        # An eager probe may come back at any moment, also one of somebody else's that is in flight.
+        if eager is None and (chance is None or chance > ends_at):
+            self.give_up("nothing comes back while it may wait")
+        if not first:
+            return ends_at - now
+        pace = self.lane.queue.pause_seconds(now) or PACE_SECONDS
+        dues = [at - now for at in (chance, eager) if at is not None and at > now]
+        return min(ends_at - now, pace, *dues)
+
+    def give_up(self, why: str = "") -> NoReturn:
+        """Raise what the caller gets when no target has answered."""
+        route, history = self.route, self.history
+        if self._cut:
+            self.lane.facts.out_of_time(self._seconds, self._number)
+            history.deadline_exceeded(route, self._seconds)
+        if history.places and (route.single or history.outcomes[-1].verdict.next_target is Onward.LARGER_WINDOW):
+            # A target with a smaller window, or one that is out, must not hide that the request is too long.
+            raise history.own_error()
+        if is_over(self.now, self._ends_at):
+            why = f"no time is left of its {self._seconds:.3g} s"
+            self.lane.facts.out_of_time(self._seconds, self._number)
+        elif self._counted >= route.settings.max_attempts:
+            why = f"max_attempts ({route.settings.max_attempts}) is reached"
+        rejections = [self._why_not(place, why) for place in self._ranked if place not in history.places]
+        if route.single:
+            raise rejections[0]
+        chance = self.lane.health.next_chance([place.target for place in self._ranked])
+        raise history.exhausted(route, rejections, why, None if chance is None else max(0.0, chance - self.now))
+
+    # ---- parts
+
+    @property
+    def _seconds(self) -> float:
+        seconds = self.call.deadline_seconds
+        return self.route.settings.timeouts.deadline_seconds if seconds is None else seconds
+
+    def _admit(self, place: RoutedTarget, force: Force) -> bool:
+        call = self.call
+        stream = call.stream
+        limit = limits(place, self._ends_at - self.now, call.deadline_seconds, stream=stream)
+        seconds = limit.first_token if stream else limit.attempt
+        try:
+            self.admission = self.lane.health.admit(place.target, timeout_seconds=seconds, force=force)
+        except RejectedError as refused:
+            self._refusals = {**(self._refusals or {}), place: refused}
+            return False
+        self._place = place
+        self._limits = limit
+        self._tries[place] = self._tries.get(place, 0) + 1
+        return True
+
+    def _settle(self, outcome: Outcome) -> bool:
+        """Tell health and sinks, and write it down. Returns whether it was an eager probe."""
+        self.now = self.lane.monotonic()
+        admission, self.admission = self.admission, None
+        assert admission is not None  # noqa: S101 (only a started attempt can end)
+        if outcome.kind is Kind.TIMEOUT and self._limits is not self._place.limits:
+            admission.settle(outcome, shortened=True)
+        else:
+            admission.settle(outcome)
+        self.history.add(self._place, outcome)
+        self.lane.facts.ended(self._place, outcome, self._number, stream=self.call.stream)
+        return admission.is_eager
+
+    def _next(self, outcome: Outcome, seconds_left: float, retries_left: int) -> Next:
+        settings, place = self.route.settings, self._place
+        is_eligible = self.lane.health.is_eligible
+        return next_step(
+            outcome,
+            settings,
+            retries_left=retries_left,
+            attempts_left=settings.max_attempts - self._counted,
+            seconds_left=seconds_left,
+            chance=self.lane.rng.random(),
+            others_eligible=any(
+                other is not place and other not in self._tries and is_eligible(other.target)
+                for other in self.candidates
+            ),
+            tries=self._tries.get(place, 1),
+        )
+
+    def _is_paused(self, place: RoutedTarget) -> bool:
+        return self._pauses is not None and self._pauses.get(place, 0.0) > self.now
+
+    def _was_set_aside(self, place: RoutedTarget) -> bool:
+        return place in self._tries or self._is_paused(place)
+
+    def _why_not(self, place: RoutedTarget, why: str) -> RejectedError:
+        if place not in self.candidates:
+            return not_tried(place, "its context window is not known to be larger")
+        refused = self.lane.health.rejection(place.target) or (self._refusals or {}).get(place)
+        return refused or not_tried(place, why or "the request ended before its turn")
+
+    def _with(self, outcome: Outcome) -> tuple[AttemptRecord, ...]:
+        return (*self.history.records, AttemptRecord.of(self._place.target, outcome))

@@ -1,0 +1,205 @@
+"""Calls: one attempt is one request on the wire, through LiteLLM's own functions with all retries off."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from resilience.middleware.answers import is_empty, text_of
+from resilience.middleware.classify import classify
+from resilience.middleware.evidence import Mark, mark
+from resilience.middleware.stream import AsyncLiteLLMStream, LiteLLMStream
+from resilience.outcome import Kind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from resilience.upstream import (
+        AsyncStream,
+        AttemptRecord,
+        CallTimeouts,
+        Operation,
+        SyncStream,
+        Target,
+    )
+
+
+class _TruthyZero(int):
+    """No retries, also where LiteLLM writes ``max_retries or DEFAULT_MAX_RETRIES`` (embeddings, images)."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+_NO_RETRIES = _TruthyZero(0)
+
+
+class _WireTimeout(httpx.Timeout):
+    """A timeout that does not tell its numbers.
+
+    LiteLLM keeps its SDK clients, and with them the open connections, by the text of their timeout. Limits that
+    a deadline has capped differ from call to call: each would pay for a client and a TLS handshake of its own.
+    """
+
+    def __repr__(self) -> str:
+        return "Timeout(of the attempt)"
+
+
+def _rounded_up(seconds: float) -> float:
+    # For families that take plain seconds, the same reason: two digits are near enough, and never too early.
+    if not 0.0 < seconds < math.inf:
+        return seconds
+    step = 10.0 ** (math.floor(math.log10(seconds)) - 1)
+    return round(math.ceil(round(seconds / step, 6)) * step, 6)
+
+
+def wire_timeout(seconds: float) -> httpx.Timeout:
+    """A limit for each wait on the wire: connect, write, and each read."""
+    timeout = _WireTimeout(seconds)
+    timeout.read = _rounded_up(seconds)
+    return timeout
+
+
+class LiteLLMUpstream:
+    """`resilience.upstream.Upstream` on LiteLLM.
+
+    It looks LiteLLM's functions up at each call, so that instrumentation which replaces them is heard.
+    """
+
+    def __init__(self) -> None:
+        import litellm  # noqa: PLC0415 (takes seconds; whoever builds this needs it now)
+
+        self._litellm = litellm
+        # Without the extra `mcp`, LiteLLM fails on any `tools=`; no MCP tool can be meant then.
+        self._without_mcp = importlib.util.find_spec("mcp") is None
+
+    def call(self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts) -> Any:
+        """Make one request and return LiteLLM's answer, or raise the provider's own exception."""
+        outer = sys.exception()
+        arguments = self._arguments(target, params, timeouts.attempt)
+        try:
+            return getattr(self._litellm, operation.value)(**arguments)
+        except BaseException as error:
+            mark(error, Mark(outer=outer))
+            raise
+
+    async def acall(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
+    ) -> Any:
+        """The same for asyncio."""
+        outer = sys.exception()
+        arguments = self._arguments(target, params, timeouts.attempt)
+        try:
+            return await getattr(self._litellm, "a" + operation.value)(**arguments)
+        except BaseException as error:
+            mark(error, Mark(outer=outer))
+            raise
+
+    def open(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
+    ) -> SyncStream:
+        """Make one streaming request.
+
+        The wait for the answer's head is bounded by ``first_token``; each later one by the longer of
+        ``first_token`` and ``stall``, since a blocking read cannot be told that the first token has come.
+        """
+        outer = sys.exception()
+        arguments = self._arguments(target, params, timeouts.first_token, stream=True)
+        try:
+            answer = getattr(self._litellm, operation.value)(**arguments)
+        except BaseException as error:
+            mark(error, Mark(outer=outer))
+            raise
+        limit = max(timeouts.first_token, timeouts.stall)
+        return LiteLLMStream(answer, operation, limit, outer, mocked="mock_response" in arguments)
+
+    async def aopen(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
+    ) -> AsyncStream:
+        """The same for asyncio. The caller's own timers are stricter than the wire's."""
+        outer = sys.exception()
+        limit = max(timeouts.first_token, timeouts.stall)
+        arguments = self._arguments(target, params, limit, stream=True)
+        try:
+            answer = await getattr(self._litellm, "a" + operation.value)(**arguments)
+        except BaseException as error:
+            mark(error, Mark(outer=outer))
+            raise
+        return AsyncLiteLLMStream(answer, operation, outer, mocked="mock_response" in arguments)
+
+    def classify(self, error: BaseException) -> Outcome:
+        """Say what an exception means. Total: never raises."""
+        return classify(error)
+
+    def judge(self, answer: Any, operation: Operation, params: Mapping[str, Any]) -> Kind:
+        """SUCCESS, or EMPTY for an answer that holds nothing."""
+        return Kind.EMPTY if is_empty(answer, operation, params) else Kind.SUCCESS
+
+    def cost_usd(self, answer: Any) -> float | None:
+        """What an answer cost by LiteLLM's price map, None where it has no price."""
+        hidden = getattr(answer, "_hidden_params", None)
+        cost = hidden.get("response_cost") if isinstance(hidden, dict) else None
+        if cost is None:
+            try:
+                cost = self._litellm.completion_cost(completion_response=answer)
+            except Exception:  # noqa: BLE001 (LiteLLM raises a plain Exception for a model without a price)
+                return None
+        return float(cost) if isinstance(cost, (int, float)) else None
+
+    def text_of(self, answer: Any) -> str:
+        """The answer's text, for validators."""
+        return text_of(answer)
+
+    def context_window(self, target: Target) -> int | None:
+        """How many input tokens a target takes by LiteLLM's model map, None where nobody knows."""
+        return _context_window(target.model)
+
+    def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
+        """Write the attempts into an answer's ``_hidden_params["resilience"]``."""
+        hidden = getattr(answer, "_hidden_params", None)
+        if not isinstance(hidden, dict):
+            hidden = {}
+            try:
+                answer._hidden_params = hidden  # noqa: SLF001 (LiteLLM's own place for such things)
+            except (AttributeError, TypeError, ValueError):
+                return  # a plain str or dict, as some callbacks make of an answer
+        hidden["resilience"] = attempts
+
+    def _arguments(
+        self, target: Target, params: Mapping[str, Any], seconds: float, *, stream: bool = False
+    ) -> dict[str, Any]:
+        arguments = {**target.params, **params, "model": target.model}
+        arguments["num_retries"] = 0
+        arguments["max_retries"] = _NO_RETRIES
+        arguments["timeout"] = wire_timeout(seconds)
+        if stream:
+            arguments["stream"] = True
+        if self._without_mcp and arguments.get("tools"):
+            arguments["_skip_mcp_handler"] = True
+        if self._litellm.num_retries:
+            # The sync path takes the global number for a given 0; a policy of zeros it believes.
+            arguments["retry_policy"] = _no_retry_policy()
+        return arguments
+
+
+@lru_cache(maxsize=1)
+def _no_retry_policy() -> Any:
+    from litellm.types.router import RetryPolicy  # noqa: PLC0415 (litellm is loaded by whoever calls this)
+
+    return RetryPolicy(**dict.fromkeys(RetryPolicy.model_fields, 0))
+
+
+@lru_cache(maxsize=4096)
+def _context_window(model: str) -> int | None:
+    import litellm  # noqa: PLC0415 (loaded already; named here for a function without an instance)
+
+    try:
+        window = litellm.get_model_info(model).get("max_input_tokens")
+    except Exception:  # noqa: BLE001 (LiteLLM raises a plain Exception for a model that it does not know)
+        return None
+    return window if isinstance(window, int) else None

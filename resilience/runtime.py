@@ -1,0 +1,339 @@
+"""The runtime: puts settings, registry, engine and LiteLLM together, and is what people hold in their hands."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakKeyDictionary
+
+from resilience.clock import SYSTEM_CLOCK
+from resilience.errors import ConfigurationError, ResilienceError
+from resilience.execution.engine import Engine
+from resilience.execution.functions import CalledFunction, FunctionUpstream
+from resilience.execution.steps import CallOptions
+from resilience.fork import renew_in_children
+from resilience.health.registry import HealthRegistry
+from resilience.requests import AIRequest, AIResponse, serve, serve_sync
+from resilience.routing.table import RouteTable
+from resilience.settings import Settings
+from resilience.telemetry.log import log_event
+from resilience.upstream import Operation, attempts
+
+if TYPE_CHECKING:
+    import os
+    import random
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from resilience.clock import Clock
+    from resilience.events import Sink
+    from resilience.outcome import Outcome
+    from resilience.routing.route import Route
+    from resilience.snapshots import Snapshot
+    from resilience.upstream import Target, Upstream
+
+# Which target gave which answer, for calls that continue one: an hour of traffic at three a second.
+_REMEMBERED_RESPONSES: Final = 10_000
+
+
+class MultiProviderFallback:
+    """LLM calls that work as long as one provider of the route works.
+
+    Thread-safe, bound to no event loop, and usable from several at once. Use it as a context manager, sync or
+    async, or close it by hand.
+
+    Args:
+        config: `Settings`, a mapping, a YAML or JSON file, or None for the file that ``RESILIENCE_CONFIG`` names.
+        clock: Where time comes from.
+        rng: Where chance comes from.
+        upstream: Who sends requests. Default: LiteLLM.
+        sinks: Who hears events. Default: structlog.
+        validate: Takes an answer's text and says whether it will do; False means the next target.
+
+    Attributes:
+        settings: What was configured.
+        registry: The breakers, to inspect and steer.
+
+    Raises:
+        ConfigurationError: The settings are wrong; the message names what, where, and what is allowed.
+    """
+
+    def __init__(
+        self,
+        config: Settings | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
+        upstream: Upstream | None = None,
+        sinks: Iterable[Sink] = (log_event,),
+        validate: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.settings = Settings.load(config)
+        self.registry = HealthRegistry(self.settings, clock=clock, rng=rng, classify=_classify)
+        self._unsubscribe = [self.registry.subscribe(sink) for sink in sinks]
+        self._validate = validate
+        self._calls = upstream
+        self._made_engine: Engine | None = None
+        self._clock, self._rng = clock, rng
+        self._lock = threading.Lock()
+        self._closed = False
+        self._function_engines: WeakKeyDictionary[CalledFunction, Engine] = WeakKeyDictionary()
+        self._response_targets: OrderedDict[str, Target] = OrderedDict()
+        self._table = RouteTable(self.settings, self.registry, _make_target)
+        renew_in_children(self)
+        if self.settings.warm and upstream is None and self._table.targets:
+            _warm(self._table.targets)
+
+    # -- calls ----------------------------------------------------------------------------------------------
+
+    async def acompletion(
+        self, model: str | None = None, messages: list[Any] | None = None, *, stream: bool = False, **params: Any
+    ) -> Any:
+        """Ask for a chat completion.
+
+        Args:
+            model: A route's name, or a model string that LiteLLM knows; None for the default route.
+            messages: As LiteLLM takes them.
+            stream: Whether the answer comes in chunks.
+            **params: LiteLLM's parameters; they win over a target's. ``timeout`` (seconds) caps the attempts and is
+                the deadline, ``num_retries`` replaces the route's, ``priority`` (lower is served first) orders
+                those who wait.
+
+        Returns:
+            ``litellm.ModelResponse``, or an async iterator of its chunks. `resilience.attempts` reads what is
+            behind either.
+
+        Raises:
+            RouteExhaustedError: No target of the route answered.
+            DeadlineExceededError: The time ran out during an attempt.
+            RejectedError: A single model string whose breaker is open.
+            ConfigurationError: ``model`` is neither a route nor a model.
+            Exception: The provider's own error, unchanged, where another target could not do better.
+        """
+        route, rest, call = self._prepare(model, {"messages": messages or [], **params}, stream=stream)
+        return await self._engine.arun(route, Operation.COMPLETION, rest, call)
+
+    def completion(
+        self, model: str | None = None, messages: list[Any] | None = None, *, stream: bool = False, **params: Any
+    ) -> Any:
+        """The same as `acompletion` in a thread."""
+        route, rest, call = self._prepare(model, {"messages": messages or [], **params}, stream=stream)
+        return self._engine.run(route, Operation.COMPLETION, rest, call)
+
+    async def aembedding(self, model: str | None = None, input: Any = None, **params: Any) -> Any:  # noqa: A002 (LiteLLM's name)
+        """Ask for embeddings. Only targets of the first one's model and dimensions are used: vectors do not mix.
+
+        Args:
+            model: A route's name or a model string.
+            input: A text or a list of texts.
+            **params: As in `acompletion`.
+
+        Returns:
+            ``litellm.EmbeddingResponse``.
+        """
+        route, rest, call = self._prepare(model, {"input": input, **params})
+        return await self._engine.arun(self._table.embedding(route), Operation.EMBEDDING, rest, call)
+
+    def embedding(self, model: str | None = None, input: Any = None, **params: Any) -> Any:  # noqa: A002 (LiteLLM's name)
+        """The same as `aembedding` in a thread."""
+        route, rest, call = self._prepare(model, {"input": input, **params})
+        return self._engine.run(self._table.embedding(route), Operation.EMBEDDING, rest, call)
+
+    async def aresponses(
+        self, model: str | None = None, input: Any = None, *, stream: bool = False, **params: Any
+    ) -> Any:
+        """Ask the Responses API. A call with ``previous_response_id`` stays on the target that gave that answer.
+
+        Args:
+            model: A route's name or a model string.
+            input: A text or a list of items.
+            stream: Whether the answer comes as events.
+            **params: As in `acompletion`.
+
+        Returns:
+            ``litellm``'s ResponsesAPIResponse, or an async iterator of its events.
+        """
+        route, rest, call = self._prepare(model, {"input": input, **params}, stream=stream)
+        answer = await self._engine.arun(self._home(route, rest), Operation.RESPONSES, rest, call)
+        self._remember(answer)
+        return answer
+
+    def responses(self, model: str | None = None, input: Any = None, *, stream: bool = False, **params: Any) -> Any:  # noqa: A002
+        """The same as `aresponses` in a thread."""
+        route, rest, call = self._prepare(model, {"input": input, **params}, stream=stream)
+        answer = self._engine.run(self._home(route, rest), Operation.RESPONSES, rest, call)
+        self._remember(answer)
+        return answer
+
+    async def arun_function(
+        self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Serve one call of a function that `resilience.failover` decorated."""
+        engine, found, params, call = self._prepare_function(called, route, args, kwargs)
+        return await engine.arun(found, Operation.COMPLETION, params, call)
+
+    def run_function(self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The same in a thread."""
+        engine, found, params, call = self._prepare_function(called, route, args, kwargs)
+        return engine.run(found, Operation.COMPLETION, params, call)
+
+    async def process(self, request: AIRequest, **params: Any) -> AIResponse:
+        """Serve one `AIRequest`. Never raises for a provider's failure: the response's status tells.
+
+        Args:
+            request: What to ask.
+            **params: LiteLLM's parameters.
+        """
+        return await serve(self, request, params)
+
+    def process_sync(self, request: AIRequest, **params: Any) -> AIResponse:
+        """The same as `process` in a thread."""
+        return serve_sync(self, request, params)
+
+    def text_of(self, answer: Any) -> str:
+        """The text of an answer of LiteLLM's."""
+        return self._upstream.text_of(answer)
+
+    def snapshot(self) -> Snapshot:
+        """A frozen reading of every breaker and route."""
+        return self.registry.snapshot()
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take no more calls. Calls in flight end as they would have. Closing twice is no harm."""
+        self._closed = True
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+
+    async def aclose(self) -> None:
+        """The same as `close`, for ``async with``."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: fresh locks, and nobody waits any more."""
+        self._lock = threading.Lock()
+        self._table.renew_after_fork()
+        for engine in (self._made_engine, *self._function_engines.values()):
+            if engine is not None:
+                engine.renew()
+
+    # -- the parts ------------------------------------------------------------------------------------------
+
+    @property
+    def _upstream(self) -> Upstream:
+        # Made at the first call: a runtime that only guards functions never loads LiteLLM.
+        with self._lock:
+            if self._calls is None:
+                self._calls = _litellm()
+            return self._calls
+
+    @property
+    def _engine(self) -> Engine:
+        engine = self._made_engine
+        if engine is None:
+            engine = Engine(self._upstream, self.registry, clock=self._clock, rng=self._rng)
+            with self._lock:
+                self._made_engine = engine = self._made_engine or engine
+        return engine
+
+    def _prepare(
+        self, model: str | None, params: dict[str, Any], *, stream: bool = False
+    ) -> tuple[Route, dict[str, Any], CallOptions]:
+        self._check_open()
+        if params.get("fallbacks"):
+            raise ConfigurationError("fallbacks: not available in this version; list the targets in a route")
+        call = CallOptions(
+            stream=stream,
+            deadline_seconds=_seconds(params.pop("timeout", None)),
+            num_retries=params.pop("num_retries", None),
+            priority=params.pop("priority", 5),
+            validate=params.pop("validate", None) or self._validate,
+        )
+        route, rest = self._table.find(model, params)
+        return route, rest, call
+
+    def _prepare_function(
+        self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Engine, Route, dict[str, Any], CallOptions]:
+        self._check_open()
+        found, _ = self._table.find(called.chosen_model(args, kwargs) or route, {})
+        engine = self._function_engines.get(called)
+        if engine is None:
+            upstream = FunctionUpstream(called, _classify)
+            made = Engine(upstream, self.registry, clock=self._clock, rng=self._rng)
+            engine = self._function_engines.setdefault(called, made)
+        return engine, found, {"args": args, "kwargs": kwargs}, CallOptions(stream=called.is_stream)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ResilienceError("this MultiProviderFallback is closed; make a new one to go on")
+
+    def _home(self, route: Route, params: Mapping[str, Any]) -> Route:
+        previous = params.get("previous_response_id")
+        if previous is None:
+            return route
+        # An answer that another process has got: the route's first target is the best guess.
+        home = self._response_targets.get(previous, route.targets[0].target)
+        known = any(place.target is home for place in route.targets)
+        return self._table.pinned(route, home if known else route.targets[0].target)
+
+    def _remember(self, answer: Any) -> None:
+        identity, behind = getattr(answer, "id", None), attempts(answer)
+        if isinstance(identity, str) and behind:
+            name = behind[-1].target
+            target = next((target for target in self._table.targets if target.name == name), None)
+            if target is not None:
+                self._response_targets[identity] = target
+                while len(self._response_targets) > _REMEMBERED_RESPONSES:
+                    self._response_targets.popitem(last=False)
+
+
+def _seconds(timeout: Any) -> float | None:
+    if timeout is None or (isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0):
+        return timeout
+    read = getattr(timeout, "read", None)  # httpx.Timeout, which LiteLLM takes as well
+    if isinstance(read, (int, float)):
+        return float(read)
+    raise ConfigurationError(f"timeout: {timeout!r} is not allowed; allowed: seconds above 0, or None")
+
+
+def _classify(error: BaseException) -> Outcome:
+    from resilience.middleware.classify import classify  # noqa: PLC0415 (nothing fails: nothing is loaded)
+
+    return classify(error)
+
+
+def _make_target(model: str, params: Mapping[str, Any], **options: Any) -> Target:
+    from resilience.middleware.targets import build_target  # noqa: PLC0415 (loads LiteLLM)
+
+    return build_target(model, params, **options)
+
+
+def _litellm() -> Upstream:
+    from resilience.middleware.call import LiteLLMUpstream  # noqa: PLC0415 (loads LiteLLM)
+
+    return LiteLLMUpstream()
+
+
+def _warm(targets: Iterable[Target]) -> None:
+    from resilience.middleware.warm import warm  # noqa: PLC0415 (loads LiteLLM)
+
+    warm(targets)

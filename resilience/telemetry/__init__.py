@@ -1,0 +1,1 @@
+"""Sinks: functions that hear events and tell somebody."""

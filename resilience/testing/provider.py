@@ -1,0 +1,419 @@
+"""A loopback provider: real HTTP in OpenAI's and Anthropic's dialects, with faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+import threading
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Self
+
+from resilience.testing.dialects import PATHS, Reply, count_tokens, script, stream_error, whole
+from resilience.testing.faults import Break, Fault, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+_WELL = Fault("well")
+_LARGEST_HEADER = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it arrived."""
+
+    path: str
+    model: str
+    stream: bool
+    body: dict[str, Any]
+    headers: dict[str, str] = field(repr=False)
+    fault: str
+
+
+@dataclass(slots=True)
+class _Rule:
+    fault: Fault
+    model: str | None
+    left: int | None
+    deck: list[bool] = field(default_factory=list)
+
+    def strikes(self, rng: random.Random) -> bool:
+        if self.fault.share is None:
+            return True
+        k, n = self.fault.share
+        if not self.deck:
+            self.deck = [True] * k + [False] * (n - k)
+            rng.shuffle(self.deck)
+        return self.deck.pop()
+
+
+class _HungUpError(Exception):
+    """The client left, or the provider stops: end this connection."""
+
+
+class LoopbackProvider:
+    """A provider on 127.0.0.1 with a port of the system's choice and an event loop in a thread of its own.
+
+    It answers ``/v1/chat/completions``, ``/v1/embeddings``, ``/v1/responses`` and ``/v1/messages``, streaming
+    and not, with usage. Faults are set and cleared while it runs, from any thread.
+
+    Args:
+        answer: The text it gives, or a function of the request's body that makes it.
+        name: For people; also the thread's name.
+        token_seconds: Wait before each token of a stream.
+        latency_seconds: Wait before each answer.
+        seed: For faults that strike only some requests.
+
+    Attributes:
+        requests: Every request so far, in order of arrival.
+        max_concurrency: The most requests that were in progress at one time.
+        hangups: Requests whose client left before the answer was whole.
+        connections: Connections accepted.
+    """
+
+    def __init__(
+        self,
+        answer: str | Callable[[dict[str, Any]], str] = "Hello from the loopback provider.",
+        *,
+        name: str = "loopback",
+        token_seconds: float = 0.0,
+        latency_seconds: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.answer = answer
+        self.name = name
+        self.token_seconds = token_seconds
+        self.latency_seconds = latency_seconds
+        self.requests: list[Request] = []
+        self.max_concurrency = 0
+        self.hangups = 0
+        self.connections = 0
+        self.active = 0
+        self.port = 0
+        self._rng = random.Random(seed)
+        self._rules: list[_Rule] = []
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._reserved: socket.socket | None = None
+        self._server: asyncio.Server | None = None
+        self._tasks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
+    # Life
+
+    def start(self) -> Self:
+        """Listen. Returns itself."""
+        if self._thread is not None:
+            return self
+        # Bound and never listening: it keeps the port ours while the listener is closed.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind(("127.0.0.1", self.port))
+        self.port = self._reserved.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(self._loop,), name=self.name, daemon=True)
+        self._thread.start()
+        self._do(self._listen())
+        return self
+
+    def stop(self) -> None:
+        """Hang up on everybody and end the thread. Calling it again does nothing."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        self._do(self._shut())
+        self._do(self._drop())
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        self._loop = self._thread = None
+        if self._reserved is not None:
+            self._reserved.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # What callers see
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:port``: the ``api_base`` of an ``anthropic/`` target."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def openai_base(self) -> str:
+        """``http://127.0.0.1:port/v1``: the ``api_base`` of an ``openai/`` target."""
+        return f"{self.url}/v1"
+
+    def count(self, model: str | None = None) -> int:
+        """How many requests arrived, for one model or for all."""
+        return sum(1 for request in list(self.requests) if model is None or request.model == model)
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        """The bodies of all requests so far."""
+        return [request.body for request in list(self.requests)]
+
+    def forget(self) -> None:
+        """Set every counter back to nothing."""
+        self.requests = []
+        self.max_concurrency = self.active
+        self.hangups = self.connections = 0
+
+    # Faults
+
+    def set(self, *faults: Fault, model: str | None = None, times: int | None = None) -> None:
+        """Replace the faults for one model, or for all of them.
+
+        Args:
+            faults: One, or several that take turns in this order, one request each (the last one stays).
+            model: The model as it is named on the wire; None means all models without faults of their own.
+            times: For the next so many requests only (of the last fault given).
+
+        Raises:
+            ValueError: `Fault.refuse` together with a model: a closed listener is closed for all.
+        """
+        if model is not None and any(fault.wire is Wire.REFUSE for fault in faults):
+            raise ValueError("refuse closes the listener: it cannot be set for one model only")
+        with self._lock:
+            self._rules = [rule for rule in self._rules if rule.model != model]
+            for position, fault in enumerate(faults):
+                last = position == len(faults) - 1
+                self._rules.append(_Rule(fault, model, times if last else 1))
+            refusing = any(rule.fault.wire is Wire.REFUSE for rule in self._rules)
+        if self._loop is not None:
+            self._do(self._shut() if refusing else self._listen())
+
+    def clear(self, model: str | None = None) -> None:
+        """End the faults for one model; without one, all faults of all models."""
+        with self._lock:
+            self._rules = [] if model is None else [rule for rule in self._rules if rule.model != model]
+        if self._loop is not None:
+            self._do(self._listen())
+
+    def drop_connections(self) -> None:
+        """Close every open connection, idle or in use."""
+        self._do(self._drop())
+
+    def _pick(self, model: str) -> Fault:
+        with self._lock:
+            for wanted in (model, None):
+                rule = next((rule for rule in self._rules if rule.model == wanted), None)
+                if rule is None:
+                    continue
+                if not rule.strikes(self._rng):
+                    return _WELL
+                if rule.left is not None:
+                    rule.left -= 1
+                    if rule.left <= 0:
+                        self._rules.remove(rule)
+                return rule.fault
+        return _WELL
+
+    # The thread
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._loop is None:
+            work.close()
+            return
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    async def _listen(self) -> None:
+        if self._server is not None:
+            return
+        # With the protocol named, asyncio turns Nagle's algorithm off: otherwise each answer costs 40 ms.
+        listener = socket.socket(proto=socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        self._server = await asyncio.start_server(self._serve, sock=listener, backlog=1024, limit=_LARGEST_HEADER)
+
+    async def _shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        # A kept connection would let requests through a closed door.
+        await self._drop()
+
+    async def _drop(self) -> None:
+        tasks = list(self._tasks)
+        for writer in self._tasks.values():
+            writer.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            return
+        self._tasks[task] = writer
+        self.connections += 1
+        try:
+            while await _Exchange(self, reader, writer).run():
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, _HungUpError, asyncio.CancelledError):
+            pass  # all four mean that this connection is over
+        finally:
+            self._tasks.pop(task, None)
+            writer.close()
+
+    def _arrived(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> Fault:
+        model = str(body.get("model", ""))
+        fault = self._pick(model)
+        self.requests.append(Request(path, model, bool(body.get("stream")), body, headers, fault.name))
+        self.active += 1
+        self.max_concurrency = max(self.max_concurrency, self.active)
+        return fault
+
+    def _left(self, *, whole_answer: bool) -> None:
+        self.active -= 1
+        if not whole_answer:
+            self.hangups += 1
+
+
+class _Exchange:
+    """One request on a connection and its answer."""
+
+    def __init__(self, provider: LoopbackProvider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._provider = provider
+        self._reader = reader
+        self._writer = writer
+
+    async def run(self) -> bool:
+        """Answer one request; False: the connection is over."""
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return False
+        first, *lines = head.decode("latin-1").split("\r\n")
+        _, path, _ = first.split(" ", 2)
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
+        }
+        raw = await self._body(headers)
+        path = path.partition("?")[0]
+        try:
+            body = json.loads(raw) if raw else {}
+        except ValueError:
+            body = {}
+        fault = self._provider._arrived(path, body, headers)  # noqa: SLF001 (two halves of one thing)
+        client_left = False
+        try:
+            return await self._answer(path, body, fault)
+        except (_HungUpError, ConnectionError, asyncio.CancelledError):
+            client_left = True
+            raise
+        finally:
+            self._provider._left(whole_answer=not client_left)  # noqa: SLF001 (likewise)
+
+    async def _body(self, headers: dict[str, str]) -> bytes:
+        if "chunked" in headers.get("transfer-encoding", ""):
+            parts = []
+            while size := int((await self._reader.readline()).split(b";")[0], 16):
+                parts.append(await self._reader.readexactly(size))
+                await self._reader.readline()
+            await self._reader.readline()
+            return b"".join(parts)
+        return await self._reader.readexactly(int(headers.get("content-length", "0")))
+
+    async def _answer(self, path: str, body: dict[str, Any], fault: Fault) -> bool:
+        if fault.wire is Wire.HANG:
+            await self._wait(None)
+        if fault.wire is not Wire.ANSWER:
+            self._writer.transport.abort()
+            return False
+        await self._wait(self._provider.latency_seconds + fault.latency_seconds)
+        dialect = PATHS.get(path)
+        if dialect is None:
+            fault = Fault.http(404, message=f"no such path; there are {', '.join(sorted(PATHS))}")
+            dialect = "chat"
+        if fault.status != HTTPStatus.OK or fault.body is not None:
+            await self._whole(fault, fault.answer_to(dialect).encode())
+            return True
+        answer = self._provider.answer
+        text = fault.text if fault.text is not None else answer if isinstance(answer, str) else answer(body)
+        reply = Reply(str(body.get("model", "")), text, count_tokens(body), fault)
+        if body.get("stream"):
+            return await self._stream(dialect, reply, body)
+        raw = json.dumps(whole(dialect, reply, body)).encode()
+        return await self._whole(fault, raw, half=fault.stream_break in {Break.CUT, Break.STALL})
+
+    async def _whole(self, fault: Fault, raw: bytes, *, half: bool = False) -> bool:
+        length = ("content-length", str(len(raw)))
+        head = _head(fault, fault.status, ("content-type", fault.content_type), length)
+        self._writer.write(head + (raw[: len(raw) // 2] if half else raw))
+        await self._writer.drain()
+        return await self._break_off(fault) if half else True
+
+    async def _stream(self, dialect: str, reply: Reply, body: dict[str, Any]) -> bool:
+        fault = reply.fault
+        parts = script(dialect, reply, body)
+        kind = ("content-type", "text/event-stream")
+        self._writer.write(_head(fault, 200, kind, ("transfer-encoding", "chunked")))
+        for raw in parts.opening:
+            await self._send(raw)
+        for _ in range(fault.keep_alives):
+            await self._wait(fault.first_token_seconds / (fault.keep_alives + 1))
+            await self._send(b": OPENROUTER PROCESSING\n\n")
+        await self._wait(fault.first_token_seconds / (fault.keep_alives + 1))
+        pause = self._provider.token_seconds + fault.token_seconds
+        for position, raw in enumerate(parts.tokens):
+            if fault.stream_break is not None and position >= fault.at:
+                break
+            await self._wait(pause)
+            await self._send(raw)
+        if fault.stream_break is None:
+            for raw in parts.closing:
+                await self._send(raw)
+        elif fault.stream_break in {Break.CUT, Break.STALL}:
+            return await self._break_off(fault)
+        elif fault.stream_break is Break.ERROR:
+            await self._send(stream_error(dialect, reply))
+        elif fault.stream_break is Break.MALFORMED:
+            await self._send(b'data: {"id": "chatcmpl-loopback", "choices": [{"del\n\n')
+        self._writer.write(b"0\r\n\r\n")
+        await self._writer.drain()
+        return True
+
+    async def _break_off(self, fault: Fault) -> bool:
+        if fault.stream_break is Break.STALL:
+            await self._wait(None)
+        # What was written must arrive before the connection goes: close, do not reset.
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+        return False
+
+    async def _send(self, raw: bytes) -> None:
+        if self._reader.at_eof() or self._writer.transport.is_closing():
+            raise _HungUpError
+        self._writer.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
+        await self._writer.drain()
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait for this long (None: for ever), but not for a client that has left."""
+        if seconds is not None and seconds <= 0:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                # A client that waits for its answer sends nothing: whatever wakes this is its leaving.
+                await self._reader.read(1)
+            raise _HungUpError
+
+
+def _head(fault: Fault, status: int, *headers: tuple[str, str]) -> bytes:
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Loopback"  # 529 has no phrase
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers + fault.headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

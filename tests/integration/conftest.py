@@ -1,0 +1,65 @@
+"""Real LiteLLM against a loopback provider."""
+
+from __future__ import annotations
+
+import inspect
+import os
+
+# LiteLLM fetches its price map from the network when it is imported; tests stay on 127.0.0.1.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from resilience.middleware.call import LiteLLMUpstream
+from resilience.middleware.targets import build_target
+from resilience.testing import LoopbackProvider
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from resilience.upstream import Target
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[LoopbackProvider]:
+    # One address for all tests: LiteLLM keeps clients by address, and closes those it forgets much later.
+    with LoopbackProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(running: LoopbackProvider) -> LoopbackProvider:
+    """A provider without faults that has seen nothing yet."""
+    running.clear()
+    running.forget()
+    return running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def upstream() -> AsyncIterator[LiteLLMUpstream]:
+    import litellm
+
+    litellm.suppress_debug_info = True  # else it prints advice at every error
+    yield LiteLLMUpstream()
+    await litellm.close_litellm_async_clients()
+    for client in list(litellm.in_memory_llm_clients_cache.cache_dict.values()):
+        if not inspect.iscoroutinefunction(getattr(client, "close", None)):
+            client.close()
+
+
+@pytest.fixture
+def target(provider: LoopbackProvider) -> Callable[..., Target]:
+    """Makes a target of a dialect on the provider."""
+
+    def make(dialect: str = "openai", **params: Any) -> Target:
+        model, base = {
+            "openai": ("openai/gpt-4o-mini", provider.openai_base),
+            "embedding": ("openai/text-embedding-3-small", provider.openai_base),
+            "anthropic": ("anthropic/claude-haiku-4-5", provider.url),
+        }[dialect]
+        return build_target(model, {"api_base": base, "api_key": "sk-planted-secret", **params})
+
+    return make
