@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast, overload
@@ -18,16 +19,14 @@ from resilience.breaker.stock import StockRules
 from resilience.breaker.window import CallWindow
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import CircuitOpenError, ConfigurationError, RejectedError
-from resilience.events import PermitRefused
+from resilience.events import EventHub, PermitRefused
 from resilience.fork import renew_in_children
 from resilience.outcome import VERDICTS, Effect, Kind, Outcome
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from contextlib import _GeneratorContextManager
 
-    from resilience.breaker.states import Open
     from resilience.clock import Clock
     from resilience.events import Event, Sink
     from resilience.settings import BreakerSettings
@@ -62,7 +61,7 @@ class CircuitBreaker(SteeredCircuit):
         policy: The rules of this package. Excludes ``fail_max``, ``reset_timeout`` and ``success_threshold``.
         clock: Where time comes from.
         rng: Where chance comes from.
-        sink: Hears the events of this breaker.
+        sink: Hears the events of this breaker; a hub publishes them to its sinks.
         provider: The provider it watches, for errors and events.
         role: What it watches, for snapshots.
         classify: Says what an exception means; without it the exception's own type decides.
@@ -86,7 +85,7 @@ class CircuitBreaker(SteeredCircuit):
         policy: BreakerSettings | None = None,
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
-        sink: Sink | None = None,
+        sink: Sink | EventHub | None = None,
         provider: str | None = None,
         role: Literal["provider", "target", "breaker"] = "breaker",
         classify: Callable[[BaseException], Outcome] | None = None,
@@ -103,14 +102,14 @@ class CircuitBreaker(SteeredCircuit):
         self.role = role
         self.generation = 1
         self.rejected = 0
-        self.sink = sink
+        self.hub = sink if sink is None or isinstance(sink, EventHub) else _hub_of(sink)
         self.classify = classify
         self._pending: deque[Callable[[CircuitBreaker], Event]] = deque()
+        self._telling = threading.Lock()
         self._dropped: deque[int] = deque()
         self._foreign_storage = state_storage is not None
         self._policy = policy
         self._rules: PolicyRules | None = None
-        self._plain_opening: Open | None = None
         self._stock = StockRules(self)
         super().__init__(
             fail_max=5 if fail_max is None else fail_max,
@@ -122,7 +121,6 @@ class CircuitBreaker(SteeredCircuit):
             name=name,
             throw_new_error_on_trip=policy is None if throw_new_error_on_trip is None else throw_new_error_on_trip,
         )
-        self._lock: threading.RLock
         self.since = self.monotonic()
         if policy is not None:
             self._rules = PolicyRules(self, policy, rng or random.Random(), self.since)
@@ -135,7 +133,7 @@ class CircuitBreaker(SteeredCircuit):
         """Take a permit for one attempt; it never waits.
 
         Args:
-            source: Who makes the attempt, where evidence of one source alone must not trip the breaker.
+            source: Who makes the attempt, where evidence of one source alone must not move the breaker.
             timeout_seconds: The attempt's limit: a probe slower than half of it has failed, where the policy sets
                 no limit of its own.
 
@@ -168,16 +166,16 @@ class CircuitBreaker(SteeredCircuit):
 
         Takes no lock: a dead provider must cost its callers nothing.
         """
-        state = self._plain_opening
-        if state is None:
+        opening = self.window.opening
+        if opening is None:
             return None
-        left = state.until - self.monotonic()
+        left = opening.until - self.monotonic()
         if left <= 0:
             return None
         self.rejected += 1
-        error = _NEW_ERROR(CircuitOpenError, state.explain, self._name, self.provider, left, state.kind)
-        if self.sink is not None:
-            self.sink(PermitRefused(self.label, self.provider, str(error), left))
+        error = _NEW_ERROR(CircuitOpenError, opening, opening.label, self.provider, left, opening.kind)
+        if (hub := self.hub) is not None and hub.sinks:
+            hub.publish(PermitRefused(self.label, self.provider, str(error), left))
         return error
 
     def call(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -186,9 +184,10 @@ class CircuitBreaker(SteeredCircuit):
         Raises:
             CircuitOpenError: The breaker refused; ``func`` was not called.
         """
-        era = self.hot.era
+        hot = self.hot
+        era = hot.era
         if era is None:
-            if (rejection := self.refusing()) is not None:
+            if hot.opening is not None and (rejection := self.refusing()) is not None:
                 raise rejection
             return cast("T", guard.call(self, func, args, kwargs))
         return cast("T", guard.call_closed(self, era, func, args, kwargs))
@@ -202,7 +201,7 @@ class CircuitBreaker(SteeredCircuit):
         hot = self.hot
         era = hot.era
         if era is None:
-            if (rejection := self.refusing()) is not None:
+            if hot.opening is not None and (rejection := self.refusing()) is not None:
                 raise rejection
             return cast("T", await guard.acall(self, func, args, kwargs))
         try:
@@ -216,12 +215,7 @@ class CircuitBreaker(SteeredCircuit):
 
     def call_async(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """Pybreaker's name for `acall`; it takes tornado's coroutines and needs no tornado."""
-
-        async def awaited() -> Any:
-            result = func(*args, **kwargs)
-            return await result if hasattr(result, "__await__") else result
-
-        return self.acall(awaited)
+        return guard.acall(self, func, args, kwargs)
 
     @overload  # type: ignore[override]  # pybreaker's annotation loses the decorated function's own signature
     def __call__(self, func: F, /) -> F: ...
@@ -250,9 +244,13 @@ class CircuitBreaker(SteeredCircuit):
         """Take a permit for a call of ``func`` and tell pybreaker's listeners of it."""
         permit = self.acquire()
         if self._listeners:
-            with self._lock:
-                for listener in self.listeners:
-                    listener.before_call(self, func, *args, **kwargs)
+            try:
+                with self._lock:
+                    for listener in self.listeners:
+                        listener.before_call(self, func, *args, **kwargs)
+            except BaseException:
+                permit.ignore()  # nothing was called; pybreaker's users may veto a call in this way
+                raise
         return permit
 
     def raised(self, permit: Permit, error: BaseException) -> None:
@@ -261,10 +259,14 @@ class CircuitBreaker(SteeredCircuit):
         Raises:
             pybreaker.CircuitBreakerError: The failure opened the circuit and ``throw_new_error_on_trip`` is set.
         """
-        effect, outcome = guard.judge(self, error)
+        try:
+            effect, outcome = guard.judge(self, error)
+        except BaseException:
+            permit.ignore()  # an exclusion that raises is the caller's own fault and says nothing
+            raise
         permit.detach()
         opened = self.record(permit, effect, outcome, raising=True)
-        if opened and self._throw_new_error_on_trip:
+        if opened and self._throw_new_error_on_trip and not (self._policy is not None and self._policy.shadow):
             rejection = self.rejection()
             raise rejection from error
 
@@ -317,7 +319,7 @@ class CircuitBreaker(SteeredCircuit):
                     self._stock.record_locked(permit, effect, outcome.error)
                 else:
                     if self._listeners and permit.era is self._state:
-                        self._tell_listeners_locked(effect, outcome.error)
+                        self._tell_outcome_locked(effect, outcome.error)
                     opened = self._rules.record_locked(permit, effect, outcome, self.monotonic())
         except Exception as trip:
             if raising or not (isinstance(trip, pybreaker.CircuitBreakerError) or trip is outcome.error):
@@ -327,12 +329,11 @@ class CircuitBreaker(SteeredCircuit):
                 self.drain()
         return opened
 
-    def probe_content(self, permit: ProbePermit, latency_seconds: float) -> None:
-        """The first content of a streaming probe has come."""
+    def probe_content(self, permit: ProbePermit, latency_seconds: float) -> bool:
+        """The first content of a streaming probe has come. Returns whether its lateness opened the circuit again."""
         with self._lock:
-            if self._rules is not None and self._rules.probe_content_locked(permit, latency_seconds, self.monotonic()):
-                permit.detach()
-        self.drain()
+            rules = self._rules
+            return rules is not None and rules.probe_content_locked(permit, latency_seconds, self.monotonic())
 
     def renew_probe(self, permit: ProbePermit) -> None:
         """A streaming probe shows life."""
@@ -365,18 +366,29 @@ class CircuitBreaker(SteeredCircuit):
     def _refuse(self, rejection: RejectedError) -> Permit:
         self.rejected += 1
         shadow = self._policy is not None and self._policy.shadow and self.current_state != CircuitState.ISOLATED
-        if self.sink is not None:
-            self.sink(PermitRefused(self.label, self.provider, str(rejection), rejection.retry_after, shadow))
+        if self.hub is not None and self.hub.sinks:
+            self.hub.publish(PermitRefused(self.label, self.provider, str(rejection), rejection.retry_after, shadow))
         if shadow:
             return self.stray_permit()
         raise rejection
 
     def renew_after_fork(self) -> None:
-        """In a forked child: a fresh lock, and none of the parent's probes."""
-        # Another thread of the parent may have held the lock at the moment of the fork, for ever.
-        self._lock = type(self._lock)()
+        """In a forked child: fresh locks, and neither probes nor untold events of the parent."""
+        # Another thread of the parent may have held a lock at the moment of the fork, for ever.
+        self._lock, self._telling = type(self._lock)(), threading.Lock()
         self._dropped.clear()
+        self._pending.clear()
         (self._stock if self._rules is None else self._rules).forked_locked()
+        # That thread may also have been half way into another state.
+        self._refresh_hot_locked()
+        if self.hub is not None:
+            self.hub.renew_lock()
+
+
+def _hub_of(sink: Sink) -> EventHub:
+    hub = EventHub()
+    hub.subscribe(sink)
+    return hub
 
 
 _NEW_ERROR: Final[Callable[..., CircuitOpenError]] = CircuitOpenError.__new__

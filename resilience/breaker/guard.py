@@ -9,7 +9,8 @@ import inspect
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from resilience.breaker.permit import HELD, Permit, holding
+from resilience.breaker.held import Holding, is_held
+from resilience.breaker.permit import Permit
 from resilience.errors import RejectedError
 from resilience.outcome import Effect, Kind, Outcome
 
@@ -41,7 +42,7 @@ def _guard_coroutine(breaker: CircuitBreaker, func: Callable[..., Awaitable[Any]
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         era = hot.era
         if era is None:
-            if (rejection := breaker.refusing()) is not None:
+            if hot.opening is not None and (rejection := breaker.refusing()) is not None:
                 raise rejection
             return await acall(breaker, func, args, kwargs)
         try:
@@ -63,7 +64,7 @@ def _guard_function(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callab
     def guarded(*args: Any, **kwargs: Any) -> Any:
         era = hot.era
         if era is None:
-            if (rejection := breaker.refusing()) is not None:
+            if hot.opening is not None and (rejection := breaker.refusing()) is not None:
                 raise rejection
             return call(breaker, func, args, kwargs)
         try:
@@ -96,7 +97,7 @@ def call(breaker: CircuitBreaker, func: Callable[..., Any], args: tuple[Any, ...
         CircuitOpenError: The breaker refused; ``func`` was not called.
         BaseException: Whatever ``func`` raised.
     """
-    if breaker.marks_context and breaker in HELD.get():
+    if breaker.marks_context and is_held(breaker):
         return func(*args, **kwargs)
     permit = breaker.begin(func, args, kwargs)
     try:
@@ -118,14 +119,15 @@ async def acall(
     kwargs: dict[str, Any],
 ) -> Any:
     """The same for an awaitable."""
-    if breaker.marks_context and breaker in HELD.get():
-        return await func(*args, **kwargs)
+    start = functools.partial(func, *args, **kwargs)
+    if breaker.marks_context and is_held(breaker):
+        return await start()
     permit = breaker.begin(func, args, kwargs)
-    return await _await(breaker, permit, functools.partial(func, *args, **kwargs))
+    return await _await(breaker, permit, start)
 
 
-def _marked(breaker: CircuitBreaker) -> contextlib.AbstractContextManager[None]:
-    return holding(breaker) if breaker.marks_context else _UNMARKED
+def _marked(breaker: CircuitBreaker) -> contextlib.AbstractContextManager[object]:
+    return Holding(breaker) if breaker.marks_context else _UNMARKED
 
 
 _UNMARKED: Final[contextlib.AbstractContextManager[None]] = contextlib.nullcontext()
@@ -233,12 +235,13 @@ def guard_awaitable(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callab
 @contextlib.contextmanager
 def calling(breaker: CircuitBreaker) -> Generator[None, None, None]:
     """Run a ``with`` block as the protected call."""
-    if breaker.marks_context and breaker in HELD.get():
+    if breaker.marks_context and is_held(breaker):
         yield
         return
     permit = breaker.begin(_block, (), {})
     try:
-        yield
+        with _marked(breaker):
+            yield
     except BaseException as error:
         breaker.raised(permit, error)
         raise

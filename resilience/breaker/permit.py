@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Self
 
 from resilience.outcome import Effect, Kind, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
     from resilience.breaker.circuit import CircuitBreaker
@@ -18,19 +15,6 @@ if TYPE_CHECKING:
 NO_ERA: Final = object()
 _NOTHING: Final = Outcome(Kind.CANCELLED)
 _TICKETS = itertools.count(1)
-
-# Breakers that this context holds a permit of. A guard inside a guard asks nobody twice.
-HELD: Final[ContextVar[frozenset[object]]] = ContextVar("resilience_held", default=frozenset())
-
-
-@contextlib.contextmanager
-def holding(*breakers: object) -> Iterator[None]:
-    """Mark breakers as held while the block runs, so that guards inside it neither ask nor record them."""
-    token = HELD.set(HELD.get().union(breakers))
-    try:
-        yield
-    finally:
-        HELD.reset(token)
 
 
 class Permit:
@@ -121,8 +105,13 @@ class Permit:
         if breaker is not None:
             breaker.record(self, effect, outcome)
 
-    def first_content(self, latency_seconds: float) -> None:
-        """A stream's first content has come. Matters for probes only."""
+    def first_content(self, latency_seconds: float) -> bool:  # noqa: ARG002 (a probe's asks for it)
+        """A stream's first content has come. Matters for probes only.
+
+        Returns:
+            Whether it came so late that it opened the circuit again; the events are told by `drain`.
+        """
+        return False
 
     def touch(self) -> None:
         """The stream is alive. Matters for probes only."""
@@ -170,10 +159,9 @@ class ProbePermit(Permit):
         """Whether a half-open circuit waits for this one's outcome."""
         return True
 
-    def first_content(self, latency_seconds: float) -> None:
+    def first_content(self, latency_seconds: float) -> bool:
         """Earn the place in the ramp; a late first content fails the probe at once."""
-        if self._breaker is not None:
-            self._breaker.probe_content(self, latency_seconds)
+        return self._breaker is not None and self._breaker.probe_content(self, latency_seconds)
 
     def touch(self) -> None:
         """Renew the lease."""

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from resilience.breaker import trip
 from resilience.breaker.permit import Permit, ProbePermit
+from resilience.breaker.refusal import refusal
 from resilience.breaker.states import Closed, HalfOpen, Isolated, Open
 from resilience.breaker.trip import Reason
-from resilience.errors import CircuitIsolatedError, CircuitOpenError, RejectedError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated, CircuitOpened
 from resilience.outcome import Effect, Kind, Outcome
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from resilience.breaker.circuit import CircuitBreaker
     from resilience.breaker.states import State
+    from resilience.errors import RejectedError
     from resilience.events import Event
     from resilience.settings import BreakerSettings
 
@@ -65,9 +66,9 @@ class PolicyRules:
             return Permit(self.breaker, self.breaker.era, now, source)
         if isinstance(state, HalfOpen):
             self._expire_locked(state, now)
-            if len(state.probes) < trip.ramp(self.policy, state.earned):
+            if self.is_eligible(now, source):
                 return self._probe_locked(state, now, source, timeout_seconds)
-        raise self.rejection(now)
+        raise self.rejection(now, source)
 
     def admit_eager_locked(self, now: float, source: str | None, timeout_seconds: float | None) -> ProbePermit | None:
         """Give the once-a-second permit of an outage-opened circuit, None when it is not due."""
@@ -84,40 +85,37 @@ class PolicyRules:
         state = self.state
         if not isinstance(state, Open) or not state.is_outage:
             return None
-        lease_left = state.eager is not None and state.eager_at is not None
-        if lease_left and state.eager_at is not None and now < state.eager_at + self.policy.probe_lease_seconds:
-            return state.eager_at + self.policy.probe_lease_seconds
-        last = state.eager_at if state.eager_at is not None else state.since
-        return last + EAGER_SECONDS
+        if state.eager_at is None:
+            return state.since + EAGER_SECONDS
+        lease_end = state.eager_at + self.policy.probe_lease_seconds
+        return lease_end if state.eager is not None and now < lease_end else state.eager_at + EAGER_SECONDS
 
-    def is_eligible(self, now: float) -> bool:
-        """Whether a permit would be given now. Changes nothing."""
+    def is_eligible(self, now: float, source: str | None = None) -> bool:
+        """Whether ``source`` would get a permit now. Changes nothing."""
+        chance = self.next_chance(now, source)
+        return chance is not None and chance <= now
+
+    def next_chance(self, now: float, source: str | None = None) -> float | None:
+        """Monotonic time at which ``source`` may ask again: now, the end of the open time, or of a probe's lease.
+
+        Returns:
+            None where it does not come back by itself soon: an account error, or a person's isolation.
+        """
         state = self.state
         if isinstance(state, Closed):
-            return True
+            return now
         if isinstance(state, Open):
-            return now >= state.until
+            # Once its time is over, an account is worth another look like anything else.
+            return None if state.reason is Reason.ACCOUNT and now < state.until else max(now, state.until)
         if isinstance(state, HalfOpen):
-            live = sum(1 for end in state.probes.values() if end > now)
-            return live < trip.ramp(self.policy, state.earned)
-        return False
+            ends = [end for end in state.probes.values() if end > now]
+            free = now if len(ends) < trip.ramp(self.policy, state.earned) else min(ends)
+            return max(free, state.doubted_until(source))
+        return None
 
-    def rejection(self, now: float) -> RejectedError:
+    def rejection(self, now: float, source: str | None = None) -> RejectedError:
         """The error that tells why no permit is given now."""
-        state, name = self.state, self.breaker.label
-        provider = self.breaker.provider
-        if isinstance(state, Isolated):
-            reason = f": {state.reason}" if state.reason else ""
-            return CircuitIsolatedError(
-                f"{name} is isolated{reason}; it stays so until somebody resets it", name, provider
-            )
-        if isinstance(state, Open):
-            return CircuitOpenError(state.explain, name, provider, max(0.0, state.until - now), state.kind)
-        if isinstance(state, HalfOpen):
-            probes = len(state.probes)
-            message = f"{name} is half-open with {probes} of {trip.ramp(self.policy, state.earned)} probes in flight"
-            return CircuitOpenError(message, name, provider, None, state.opened.kind)
-        return RejectedError(f"{name} refused", name, provider)
+        return refusal(self.state, self.policy, self.breaker.label, self.breaker.provider, now, source)
 
     # -- what came of it? -----------------------------------------------------------------------------------
 
@@ -156,7 +154,7 @@ class PolicyRules:
             if policy.slow_call_seconds is None or outcome.latency_seconds <= policy.slow_call_seconds:
                 window.calls += 1
                 return False
-            window.record_slow(now)
+            window.record_slow(now, permit.source)
         elif effect is Effect.FAILURE:
             weight = trip.streak_weight(outcome.kind, policy)
             window.record_failure(now, weight, permit.source, policy.window_seconds)
@@ -180,14 +178,13 @@ class PolicyRules:
             return False
         if effect in _AT_ONCE:
             self._open_locked(_AT_ONCE[effect], outcome, now)
-        elif effect is Effect.FAILURE:
-            self._probe_failed_locked(state, outcome, now)
-        elif self._too_slow(permit, outcome.latency_seconds):
-            self._probe_failed_locked(state, _TOO_SLOW, now)
-        else:
-            self._probe_succeeded_locked(state, permit, now)
-            return False
-        return True
+            return True
+        if effect is Effect.FAILURE:
+            return self._probe_failed_locked(state, permit, outcome, now)
+        if self._too_slow(permit, outcome.latency_seconds):
+            return self._probe_failed_locked(state, permit, _TOO_SLOW, now)
+        self._probe_succeeded_locked(state, permit, now)
+        return False
 
     def _too_slow(self, permit: ProbePermit, latency_seconds: float) -> bool:
         limit = trip.slow_probe_seconds(self.policy, permit.timeout_seconds)
@@ -202,17 +199,22 @@ class PolicyRules:
         if state.successes >= self.policy.probe_successes:
             self.close_locked(now, "probes succeeded")
 
-    def _probe_failed_locked(self, state: HalfOpen, outcome: Outcome, now: float) -> None:
+    def _probe_failed_locked(self, state: HalfOpen, permit: ProbePermit, outcome: Outcome, now: float) -> bool:
         opened = state.opened
+        if permit.source is not None:
+            state.doubters[permit.source] = now + self.policy.open_seconds
+            if len(state.doubters) == 1:
+                return False  # else a model that stays broken would keep its siblings out for ever
         # What opened it for a reason of its own (a rate limit, a key) and now fails otherwise has a new reason.
-        reason = opened.reason if opened.is_outage else Reason.CONSECUTIVE_FAILURES
+        reason = opened.reason if opened.reason in trip.BY_OUTAGE else Reason.CONSECUTIVE_FAILURES
         self._open_locked(reason, outcome, now, max(opened.failures, 1), max(opened.calls, 1))
+        return True
 
     def probe_content_locked(self, permit: ProbePermit, latency_seconds: float, now: float) -> bool:
         """A streaming probe's first content: earn the place in the ramp, or fail if it came too late.
 
         Returns:
-            Whether the probe has failed, and so is settled.
+            Whether that opened the circuit again.
         """
         state = self.state
         if permit.era is not self.breaker.era or permit.earned:
@@ -220,8 +222,8 @@ class PolicyRules:
         if isinstance(state, HalfOpen) and permit.ticket in state.probes:
             if self._too_slow(permit, latency_seconds):
                 del state.probes[permit.ticket]
-                self._probe_failed_locked(state, _TOO_SLOW, now)
-                return True
+                permit.detach()
+                return self._probe_failed_locked(state, permit, _TOO_SLOW, now)
             permit.earned = True
             state.earned += 1
             state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
@@ -246,13 +248,15 @@ class PolicyRules:
     def close_locked(self, now: float, reason: str) -> None:
         """Close the circuit, remembering how it went until it has stayed closed as long as it was open."""
         state = self.state
-        opened = state.opened if isinstance(state, HalfOpen) else state if isinstance(state, Open) else None
+        opened = _opening(state)
         out_seconds = now - (opened.first_since if opened else state.since)
         closed = Closed(since=now)
-        if opened is not None and opened.is_outage:
-            closed.rounds, closed.remembers_until = opened.rounds, now + (opened.until - opened.since)
+        if opened is not None:
+            closed.rounds, closed.account_rounds = opened.rounds, opened.account_rounds
+            closed.remembers_until = now + (opened.until - opened.since)
         self._enter_locked(closed)
-        self._tell(lambda b: CircuitClosed(b.label, b.provider, reason, max(0.0, out_seconds), b.generation))
+        if not isinstance(state, Closed):
+            self._tell(lambda b: CircuitClosed(b.label, b.provider, reason, max(0.0, out_seconds), b.generation))
 
     def reset_locked(self, now: float) -> None:
         """Close the circuit and forget everything."""
@@ -271,8 +275,7 @@ class PolicyRules:
 
     def force_half_open_locked(self, now: float) -> None:
         """Let probes pass now."""
-        state = self.state
-        opened = state if isinstance(state, Open) else Open(self.breaker.label, now, now, now, Reason.FORCED)
+        opened = _opening(self.state) or Open(self.breaker.label, now, now, now, Reason.FORCED)
         self._half_open_locked(opened, now)
 
     def extend_locked(self, until: float) -> None:
@@ -289,18 +292,16 @@ class PolicyRules:
 
     def _open_locked(self, reason: Reason, outcome: Outcome, now: float, failures: int = 1, calls: int = 1) -> None:
         state = self.state
-        opened = state.opened if isinstance(state, HalfOpen) else state if isinstance(state, Open) else None
-        failed_probe = isinstance(state, HalfOpen) and reason is not Reason.RATE_LIMITED
-        if opened is not None:
-            rounds = opened.rounds + failed_probe
-        else:
-            rounds = state.rounds if isinstance(state, Closed) and now < state.remembers_until else 0
+        opened = _opening(state)
+        rounds, account_rounds = self._rounds_locked(reason, now)
         if reason is Reason.RATE_LIMITED:
             seconds = trip.hold_seconds(self.policy, self._holds_in_row, outcome.retry_after_seconds)
             self._holds_in_row += 1
             self.holds += 1
         elif reason is Reason.ACCOUNT:
-            seconds = trip.account_seconds(self.policy, rounds, outcome.reset_seconds)
+            seconds = trip.account_seconds(
+                self.policy, account_rounds, outcome.reset_seconds, outcome.retry_after_seconds
+            )
             self.opens += 1
         else:
             seconds = trip.open_seconds(self.policy, rounds, outcome.retry_after_seconds, self._rng)
@@ -309,14 +310,15 @@ class PolicyRules:
         new = Open(
             label=self.breaker.label,
             since=now,
-            until=now + seconds,
+            # A later end is never shortened, not by hand either.
+            until=max(now + seconds, state.until if isinstance(state, Open) else 0.0),
             first_since=opened.first_since if opened else now,
             reason=reason,
             kind=kind,
             failures=failures,
             calls=calls,
             rounds=rounds,
-            failed_probe=failed_probe,
+            account_rounds=account_rounds,
         )
         self._enter_locked(new)
         shadow = self.policy.shadow
@@ -336,6 +338,20 @@ class PolicyRules:
                 shadow,
             )
         )
+
+    def _rounds_locked(self, reason: Reason, now: float) -> tuple[int, int]:
+        """The failed probe rounds of outages and of account errors, with this one where it is one more."""
+        state = self.state
+        if isinstance(state, Closed):
+            return (state.rounds, state.account_rounds) if now < state.remembers_until else (0, 0)
+        opened = _opening(state)
+        if opened is None:
+            return 0, 0
+        failed = isinstance(state, HalfOpen)
+        # A hold or a hand in between is no failed round, and a new kind of trouble begins its own count.
+        again = failed and reason in trip.BY_OUTAGE and opened.is_outage
+        account_again = failed and reason is Reason.ACCOUNT and opened.reason is Reason.ACCOUNT
+        return opened.rounds + again, opened.account_rounds + account_again
 
     def _half_open_locked(self, opened: Open, now: float) -> HalfOpen:
         state = HalfOpen(since=now, opened=opened)
@@ -361,3 +377,9 @@ class PolicyRules:
 
     def _tell(self, make: Callable[[CircuitBreaker], Event]) -> None:
         self.breaker.tell_locked(make)
+
+
+def _opening(state: State) -> Open | None:
+    if isinstance(state, HalfOpen):
+        return state.opened
+    return state if isinstance(state, Open) else None

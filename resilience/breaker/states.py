@@ -54,11 +54,13 @@ class Closed:
     Attributes:
         since: Monotonic time of entry.
         rounds: Failed probe rounds of the last opening, still remembered.
+        account_rounds: The same for account errors.
         remembers_until: When they are forgotten: after staying closed as long as it was last open.
     """
 
     since: float
     rounds: int = 0
+    account_rounds: int = 0
     remembers_until: float = 0.0
 
     name = CircuitState.CLOSED
@@ -77,8 +79,9 @@ class Open:
         kind: The failure kind that did.
         failures: Failures, or slow calls, that the rule saw.
         calls: Calls that it saw.
-        rounds: Failed probe rounds so far.
-        failed_probe: Whether a failed probe opened it again.
+        rounds: Failed probe rounds so far, of an outage.
+        account_rounds: Failed probe rounds so far, of an account error. Each kind escalates by itself: a wrong
+            key after a long outage is a first wrong key.
         eager: Ticket of the eager probe in flight.
         eager_at: When the last eager probe was sent.
     """
@@ -92,7 +95,7 @@ class Open:
     failures: int = 0
     calls: int = 0
     rounds: int = 0
-    failed_probe: bool = False
+    account_rounds: int = 0
     eager: int | None = None
     eager_at: float | None = None
 
@@ -108,11 +111,12 @@ class Open:
         """Whether the breaker suspects a fault, as opposed to an account or a rate limit."""
         return self.reason not in NOT_OUTAGE
 
-    def explain(self, seconds_left: float | None) -> str:
-        """A sentence that answers why and until when."""
+    def __call__(self, seconds_left: float | None) -> str:
+        """Say why and until when. Called as late as an error is read: most rejections never are."""
         cause = _WORDS[self.reason].format(failures=self.failures, calls=self.calls)
         kind = f" ({self.kind})" if self.kind is not None else ""
-        again = f", probed {self.rounds} times in vain" if self.rounds > 1 else ""
+        vain = self.account_rounds if self.reason is Reason.ACCOUNT else self.rounds
+        again = f", probed {vain} times in vain" if vain > 1 else ""
         due = f"next probe in {seconds_left:.1f} s" if seconds_left and seconds_left > 0 else "a probe is due"
         return f"{self.label} is open after {cause}{kind}{again}; {due}"
 
@@ -128,6 +132,8 @@ class HalfOpen:
         earned: Places earned in the ramp; a stream earns its place with the first content.
         probes: Tickets of the probes in flight and the time their lease ends. Not the permits themselves, so
             that a dropped permit is noticed.
+        doubters: Sources whose probe failed in this round and who must not probe before this time. One of several
+            targets that fails is no evidence against them all: a sibling's probe decides.
     """
 
     since: float
@@ -135,8 +141,13 @@ class HalfOpen:
     successes: int = 0
     earned: int = 0
     probes: dict[int, float] = field(default_factory=dict)
+    doubters: dict[str, float] = field(default_factory=dict)
 
     name = CircuitState.HALF_OPEN
+
+    def doubted_until(self, source: str | None) -> float:
+        """The time before which ``source`` must not probe again."""
+        return self.doubters.get(source, 0.0) if source is not None else 0.0
 
 
 @dataclass(slots=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import pybreaker
 
-from resilience.breaker.states import CircuitIsolatedState, CircuitState, Open
+from resilience.breaker.states import TRANSITIONS, CircuitIsolatedState, CircuitState, Isolated, Open
+from resilience.breaker.tuning import TunedCircuit
 from resilience.breaker.window import CallWindow, Reading
 from resilience.outcome import Effect
 
 if TYPE_CHECKING:
+    import threading
     from collections import deque
     from collections.abc import Callable
 
@@ -19,13 +23,13 @@ if TYPE_CHECKING:
     from resilience.breaker.stock import StockRules
     from resilience.clock import Clock
     from resilience.errors import RejectedError
-    from resilience.events import Event, Sink
+    from resilience.events import Event, EventHub
     from resilience.settings import BreakerSettings
 
 _TOLD_AS_FAILURE: Final = frozenset({Effect.FAILURE, Effect.HOLD, Effect.ACCOUNT})
 
 
-class SteeredCircuit(pybreaker.CircuitBreaker):
+class SteeredCircuit(TunedCircuit):
     """The half of `CircuitBreaker` that makes no calls: reading it, moving it by hand, entering a new era.
 
     Attributes:
@@ -34,6 +38,8 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
         generation: Number of the present era.
         since: Monotonic time of its beginning.
         rejected: Attempts refused so far.
+        hub: Where its events are published, None where nobody can hear them.
+        listener_errors: How often a listener raised while a policy decided.
     """
 
     window: CallWindow
@@ -42,12 +48,12 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
     generation: int
     since: float
     rejected: int
-    sink: Sink | None
-    _policy: BreakerSettings | None
-    _rules: PolicyRules | None
+    hub: EventHub | None
+    listener_errors: int = 0
     _stock: StockRules
-    _plain_opening: Open | None
     _foreign_storage: bool
+    _following: bool = False
+    _telling: threading.Lock
     _pending: deque[Callable[[CircuitBreaker], Event]]
     _dropped: deque[int]
 
@@ -61,6 +67,7 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
         """
         if self._rules is None:
             return self._stock.state_name
+        self._look_at_storage()
         state = self._rules.state
         if isinstance(state, Open) and self.monotonic() >= state.until:
             return CircuitState.HALF_OPEN
@@ -80,11 +87,12 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
         with self._lock:
             if self._rules is not None:
                 self._force_locked(name)
-                return
-            self._state = self._create_new_state(name, prev_state=self._state, notify=True)
-            self.generation += 1
-            self.since = self.monotonic()
-            self._stock.entered_locked(name, self.since)
+            else:
+                self._state = self._create_new_state(name, prev_state=self._state, notify=True)
+                self.generation += 1
+                self.since = self.monotonic()
+                self._stock.entered_locked(name, self.since)
+        self.drain()
 
     @property
     def era(self) -> object:
@@ -95,11 +103,6 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
     def storage(self) -> pybreaker.CircuitBreakerStorage:
         """Pybreaker's storage."""
         return self._state_storage
-
-    @property
-    def policy(self) -> BreakerSettings | None:
-        """The policy, None where pybreaker's own rules apply."""
-        return self._policy
 
     @property
     def label(self) -> str:
@@ -119,20 +122,20 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
     def open(self) -> bool:
         """Open the circuit for its open time, as pybreaker's callers do by hand."""
         with self._lock:
-            if self._rules is None:
-                super().open()
-            else:
+            if self._rules is not None:
                 self._force_locked(CircuitState.OPEN)
+            elif self._stock.isolated is None:
+                super().open()
         self.drain()
         return self._throw_new_error_on_trip
 
     def half_open(self) -> None:
         """Let trial calls pass from now on."""
         with self._lock:
-            if self._rules is None:
-                super().half_open()
-            else:
+            if self._rules is not None:
                 self._force_locked(CircuitState.HALF_OPEN)
+            elif self._stock.isolated is None:
+                super().half_open()
         self.drain()
 
     def close(self) -> None:
@@ -147,11 +150,11 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
 
     def reset(self) -> None:
         """Close the circuit and forget its history, also where a person had isolated it."""
+        if self._rules is None:
+            self.close()
+            return
         with self._lock:
-            if self._rules is None:
-                self.close()
-            else:
-                self._rules.reset_locked(self.monotonic())
+            self._rules.reset_locked(self.monotonic())
         self.drain()
 
     def isolate(self, reason: str = "") -> None:
@@ -184,50 +187,64 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
         """Failures in a row."""
         return self._state_storage.counter if self._rules is None else int(self.reading().streak)
 
-    def is_eligible(self) -> bool:
-        """Whether a permit would be given now; nothing is changed or counted."""
+    def is_eligible(self, source: str | None = None) -> bool:
+        """Whether ``source`` would get a permit now; nothing is changed or counted."""
         if self.window.era is not None:
             return True
+        return (chance := self.next_chance(source)) is not None and chance <= self.monotonic()
+
+    def next_chance(self, source: str | None = None) -> float | None:
+        """Monotonic time from which ``source`` may ask for a permit; None: not by itself soon (account, isolated)."""
+        self._look_at_storage()
         with self._lock:
             self._collect_dropped_locked()
-            now = self.monotonic()
-            return self._stock.is_eligible(now) if self._rules is None else self._rules.is_eligible(now)
+            now, rules = self.monotonic(), self._rules
+            if rules is None:
+                return self._stock.next_chance(now)
+            if rules.policy.shadow and not isinstance(rules.state, Isolated):
+                return now  # observed and reported, never refused
+            return rules.next_chance(now, source)
 
-    def rejection(self) -> RejectedError:
-        """The error that a caller would get now; nothing is counted."""
+    def rejection(self, source: str | None = None) -> RejectedError:
+        """The error that ``source`` would get now; nothing is counted."""
         with self._lock:
-            rules = self._stock if self._rules is None else self._rules
-            return rules.rejection(self.monotonic())
+            now = self.monotonic()
+            return self._stock.rejection(now) if self._rules is None else self._rules.rejection(now, source)
 
     # -- called by the rules, under the lock ----------------------------------------------------------------
 
     def enter_locked(self, name: CircuitState) -> None:
-        """Begin a new era: a fresh state object, an empty window, listeners told."""
-        self.window.era = None
-        storage, known = self._state_storage, CircuitState.OPEN if name is CircuitState.ISOLATED else name
-        if name is CircuitState.OPEN:
-            storage.opened_at = self.clock.now()
-        storage.state = known.value
-        self._state = self._create_new_state(name.value, prev_state=self._state, notify=True)
+        """Begin a new era: a fresh state object, an empty window, listeners told when all of it is done."""
+        self.window.era = self.window.opening = None
+        # An isolation is this process's own: a shared storage must not hold a state that pybreaker does not know.
+        if not self._following and name is not CircuitState.ISOLATED:
+            if name is CircuitState.OPEN:
+                self._state_storage.opened_at = self.clock.now()
+            self._state_storage.state = name.value
+        before, self._state = self._state, self._create_new_state(name.value)
         self.generation += 1
         self.since = self.monotonic()
         self.window.clear()
         self._refresh_hot_locked()
+        self.tell_listeners_locked(lambda listener: listener.state_change(self, before, self._state))
 
     def tell_locked(self, make: Callable[[CircuitBreaker], Event]) -> None:
         """Keep an event until the lock is free."""
-        if self.sink is not None:
+        if self.hub is not None and self.hub.sinks:
             self._pending.append(make)
 
     def drain(self) -> None:
-        """Tell the sink what has happened. Never under the lock."""
-        while self._pending:
+        """Tell the sinks what has happened, in the order in which it did. Never under the lock."""
+        # pybreaker's own methods call each other under the lock; whoever took it first tells it afterwards.
+        if not self._pending or self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 (as Condition does)
+            return
+        # One thread tells, so that nobody hears the closing before the opening. What comes meanwhile it tells too.
+        while self._pending and self._telling.acquire(blocking=False):
             try:
-                make = self._pending.popleft()
-            except IndexError:
-                return  # another thread was quicker
-            if self.sink is not None:
-                self.sink(make(cast("CircuitBreaker", self)))
+                while self._pending and self.hub is not None:
+                    self.hub.publish(self._pending.popleft()(cast("CircuitBreaker", self)))
+            finally:
+                self._telling.release()
 
     def add_listener(self, listener: pybreaker.CircuitBreakerListener) -> None:
         """pybreaker's: tell ``listener`` of calls, outcomes and changes of state, under the lock."""
@@ -251,54 +268,71 @@ class SteeredCircuit(pybreaker.CircuitBreaker):
             and not self._foreign_storage
         )
         self.window.era = self._state if plain else None
-        self._plain_opening = None
-        if (
-            rules is not None
-            and isinstance(rules.state, Open)
-            and not rules.policy.shadow
-            and not self._foreign_storage
-        ):
-            self._plain_opening = rules.state
+        self.window.opening = None
+        if rules is None or rules.policy.shadow or self._foreign_storage:
+            return
+        if isinstance(rules.state, Open):
+            self.window.opening = rules.state
 
     def _force_locked(self, name: str) -> None:
         rules, now = cast("PolicyRules", self._rules), self.monotonic()
-        if rules.state.name is CircuitState.ISOLATED and name != CircuitState.CLOSED:
-            return  # stays until a person resets it
+        if name not in list(CircuitState):
+            raise ValueError(f"Unknown state {name!r}, valid states: {', '.join(CircuitState)}")
+        if name not in TRANSITIONS[rules.state.name]:
+            return  # isolated stays until a person resets it
         if name == CircuitState.OPEN:
             rules.force_open_locked(now)
         elif name == CircuitState.HALF_OPEN:
             rules.force_half_open_locked(now)
         elif name == CircuitState.CLOSED:
             rules.close_locked(now, "closed by hand")
-        elif name == CircuitState.ISOLATED:
-            rules.isolate_locked("", now)
         else:
-            raise ValueError(f"Unknown state {name!r}, valid states: {', '.join(CircuitState)}")
+            rules.isolate_locked("", now)
+
+    def _look_at_storage(self) -> None:
+        if self._foreign_storage and self._rules is not None:
+            with self._lock:
+                self._follow_storage_locked(self.monotonic())
+            self.drain()
 
     def _follow_storage_locked(self, now: float) -> None:
-        rules = cast("PolicyRules", self._rules)
-        shared = self._state_storage.state
-        mine = CircuitState.OPEN if rules.state.name is CircuitState.ISOLATED else rules.state.name
-        if shared != mine:
+        """Go where another process has moved the shared storage, without writing to it."""
+        rules, shared = cast("PolicyRules", self._rules), self._state_storage.state
+        if isinstance(rules.state, Isolated) or shared == rules.state.name:
+            return
+        opened_at = self._state_storage.opened_at
+        self._following = True
+        try:
             self._force_locked(shared)
-            opened_at = self._state_storage.opened_at
-            if isinstance(rules.state, Open) and opened_at is not None and opened_at.tzinfo is not None:
-                rules.state.until = min(
-                    rules.state.until,
-                    now + rules.policy.open_seconds - (self.clock.now() - opened_at).total_seconds(),
-                )
+        finally:
+            self._following = False
+        if isinstance(rules.state, Open) and opened_at is not None:
+            # The other process's clock is all that the storage has; pybreaker's storages keep naive UTC as well.
+            age = (self.clock.now() - opened_at.replace(tzinfo=opened_at.tzinfo or UTC)).total_seconds()
+            rules.state.until = min(rules.state.until, now + rules.policy.open_seconds - age)
 
     def _collect_dropped_locked(self) -> None:
         while self._dropped:
             rules = self._stock if self._rules is None else self._rules
             rules.give_back_locked(self._dropped.popleft())
 
-    def _tell_listeners_locked(self, effect: Effect, error: BaseException | None) -> None:
+    def tell_listeners_locked(self, tell: Callable[[pybreaker.CircuitBreakerListener], None]) -> None:
+        """With a policy: tell each of pybreaker's listeners. One that raises is counted, never felt."""
         for listener in self.listeners:
-            if effect is Effect.SUCCESS:
-                listener.success(self)
-            elif effect in _TOLD_AS_FAILURE and error is not None:
-                listener.failure(self, error)
+            try:
+                tell(listener)
+            except Exception:  # noqa: BLE001, PERF203 (somebody else's code; the next one shall hear it all the same)
+                self.listener_errors += 1
+                if self.listener_errors == 1:
+                    logging.getLogger("resilience").warning(
+                        "a listener of %s raised; further ones are only counted", self.label, exc_info=True
+                    )
+
+    def _tell_outcome_locked(self, effect: Effect, error: BaseException | None) -> None:
+        if effect is Effect.SUCCESS:
+            self.tell_listeners_locked(lambda listener: listener.success(self))
+        elif effect in _TOLD_AS_FAILURE and error is not None:
+            self.tell_listeners_locked(lambda listener: listener.failure(self, error))
 
     def reading(self) -> Reading:
         """What the window holds now; without a policy, pybreaker's counter."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from pybreaker import STATE_CLOSED, STATE_HALF_OPEN, STATE_OPEN, CircuitBreakerState
 
 from resilience.breaker.permit import Permit, ProbePermit
+from resilience.breaker.refusal import isolated
 from resilience.breaker.states import CircuitState
-from resilience.errors import CircuitIsolatedError, CircuitOpenError, RejectedError, ResilienceError
+from resilience.errors import CircuitOpenError, RejectedError, ResilienceError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated, CircuitOpened
 from resilience.outcome import Effect, Kind
 
@@ -71,21 +72,20 @@ class StockRules:
             opened_at = opened_at.replace(tzinfo=breaker.clock.now().tzinfo)
         return (opened_at + timedelta(seconds=breaker.reset_timeout) - breaker.clock.now()).total_seconds()
 
-    def is_eligible(self, now: float) -> bool:
-        """Whether a permit would be given now."""
+    def next_chance(self, now: float) -> float | None:
+        """Monotonic time from which a permit may be asked for; None: a person isolated it."""
         if self.isolated is not None:
-            return False
+            return None
         name = self.breaker.storage.state
         if name == STATE_OPEN:
-            return self.seconds_left(now) <= 0
-        return name != STATE_HALF_OPEN or self._probe is None or now >= self._probe[1]
+            return now + max(0.0, self.seconds_left(now))
+        return now if name != STATE_HALF_OPEN or self._probe is None else max(now, self._probe[1])
 
     def rejection(self, now: float) -> RejectedError:
         """The error that tells why no permit is given now."""
         name = self.breaker.label
         if self.isolated is not None:
-            reason = f": {self.isolated}" if self.isolated else ""
-            return CircuitIsolatedError(f"{name} is isolated{reason}; it stays so until somebody resets it", name)
+            return isolated(name, None, self.isolated)
         if self.breaker.storage.state == STATE_OPEN:
             left = max(0.0, self.seconds_left(now))
             message = f"Timeout not elapsed yet, circuit breaker still open: {name}; next trial call in {left:.1f} s"

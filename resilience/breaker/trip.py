@@ -37,6 +37,8 @@ class Reason(StrEnum):
 
 BY_RATE: Final = frozenset({Reason.FAILURE_RATE, Reason.SLOW_CALL_RATE})
 NOT_OUTAGE: Final = frozenset({Reason.ACCOUNT, Reason.RATE_LIMITED})
+# What a rule of the window found. Opened from outside counts as an outage as well, but is no finding of ours.
+BY_OUTAGE: Final = BY_RATE | {Reason.CONSECUTIVE_FAILURES}
 
 
 def streak_weight(kind: Kind | None, policy: BreakerSettings) -> float:
@@ -54,9 +56,10 @@ def tripped_by(reading: Reading, policy: BreakerSettings) -> Reason | None:
     rate = policy.failure_rate
     if rate is not None and reading.failures >= rate * reading.calls and reading.failures and reading.corroborated:
         return Reason.FAILURE_RATE
-    if policy.slow_call_seconds is not None and reading.slow and reading.slow >= policy.slow_call_rate * reading.calls:
-        return Reason.SLOW_CALL_RATE
-    return None
+    if policy.slow_call_seconds is None or not reading.slow:
+        return None
+    slow = reading.slow >= policy.slow_call_rate * reading.calls and reading.slow_corroborated
+    return Reason.SLOW_CALL_RATE if slow else None
 
 
 def open_seconds(policy: BreakerSettings, rounds: int, retry_after: float | None, rng: Random) -> float:
@@ -76,12 +79,17 @@ def open_seconds(policy: BreakerSettings, rounds: int, retry_after: float | None
     return max(seconds, min(retry_after or 0.0, policy.open_max_seconds))
 
 
-def account_seconds(policy: BreakerSettings, rounds: int, reset_seconds: float | None) -> float:
-    """How long an account error opens the circuit: the provider's reset time, else four times longer each round."""
+def account_seconds(
+    policy: BreakerSettings, rounds: int, reset_seconds: float | None, retry_after: float | None = None
+) -> float:
+    """How long an account error opens the circuit: the provider's reset time, else four times longer each round.
+
+    Retry-After is a minimum here as well.
+    """
     if reset_seconds is not None:
         return min(max(reset_seconds, 1.0), QUOTA_MAX_SECONDS)
     base = policy.account_open_seconds * ACCOUNT_MULTIPLIER ** min(rounds, _MAX_ROUNDS)
-    return float(max(min(base, ACCOUNT_MAX_SECONDS), min(policy.account_open_seconds, ACCOUNT_MAX_SECONDS)))
+    return max(float(min(base, ACCOUNT_MAX_SECONDS)), min(retry_after or 0.0, policy.open_max_seconds))
 
 
 def hold_seconds(policy: BreakerSettings, holds: int, retry_after: float | None) -> float:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from resilience.breaker.states import Open
 
 # A streak with a pause of this many windows in it is no streak: what failed before says nothing about now.
 # Ten, so that one caller who meets a 60 s timeout each time is still seen with a window of 30 s.
@@ -19,6 +22,7 @@ class Reading:
         calls: Calls in the window, at most its length.
         failures: Failures among them that are young enough.
         slow: Slow calls among them that are young enough.
+        slow_corroborated: Whether the slow calls come from two sources or more.
         streak: Weight of the failures since the last success.
         streak_failures: Their number.
         corroborated: Whether the window's failures come from two sources or more.
@@ -32,6 +36,7 @@ class Reading:
     streak_failures: int = 0
     corroborated: bool = True
     streak_corroborated: bool = True
+    slow_corroborated: bool = True
 
     @property
     def failure_rate(self) -> float | None:
@@ -44,7 +49,8 @@ class CallWindow:
 
     Also the one object that the hot path reads. ``era`` is the token of the present era while the circuit is
     closed and nothing but counting is asked for, and None otherwise: one identity check answers both "may I go"
-    and "is this success stale", and a success is ``calls += 1``. Under the GIL that statement is not interrupted;
+    and "is this success stale", and a success is ``calls += 1``. ``opening`` is the other answer that needs no
+    lock: the opening of a circuit that is plainly open, None otherwise. Under the GIL that statement is not interrupted;
     where it were, the window would be one position short.
     """
 
@@ -55,6 +61,7 @@ class CallWindow:
         "calls",
         "era",
         "failures",
+        "opening",
         "slow",
         "streak",
         "streak_failures",
@@ -62,6 +69,7 @@ class CallWindow:
 
     def __init__(self) -> None:
         self.era: object | None = None
+        self.opening: Open | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -69,7 +77,7 @@ class CallWindow:
         self.calls = 0
         # Made with the first failure: most breakers of ten thousand never see one.
         self.failures: deque[tuple[int, float, str | None]] | None = None
-        self.slow: deque[tuple[int, float]] | None = None
+        self.slow: deque[tuple[int, float, str | None]] | None = None
         self.streak = 0.0
         self.streak_failures = 0
         self._last_position = -1
@@ -102,19 +110,20 @@ class CallWindow:
             self.failures = deque()
         self.failures.append((position, now, source))
 
-    def record_slow(self, now: float) -> None:
+    def record_slow(self, now: float, source: str | None) -> None:
         """Count one call that worked, but slowly. It ends a streak like any success."""
         self.calls = position = self.calls + 1
         if self.slow is None:
             self.slow = deque()
-        self.slow.append((position, now))
+        self.slow.append((position, now, source))
 
     def read(self, now: float, window_calls: int, window_seconds: float) -> Reading:
         """Look at the last ``window_calls`` calls, leaving out failures older than ``window_seconds``."""
         oldest_position, oldest_time = self.calls - window_calls, now - window_seconds
         failures = _prune(self.failures, oldest_position, oldest_time)
         slow = _prune(self.slow, oldest_position, oldest_time)
-        in_streak = self._last_position == self.calls and self.calls > 0
+        paused = now - self._last_failed_at > STREAK_PAUSE_WINDOWS * window_seconds
+        in_streak = self._last_position == self.calls and self.calls > 0 and not paused
         return Reading(
             calls=min(self.calls, window_calls),
             failures=failures,
@@ -123,6 +132,7 @@ class CallWindow:
             streak_failures=self.streak_failures if in_streak else 0,
             corroborated=failures > 0 and _corroborated({entry[2] for entry in self.failures or ()}),
             streak_corroborated=in_streak and _corroborated(self._streak_sources or set()),
+            slow_corroborated=slow > 0 and _corroborated({entry[2] for entry in self.slow or ()}),
         )
 
 
@@ -130,9 +140,7 @@ def _corroborated(sources: set[str | None]) -> bool:
     return None in sources or len(sources) > 1
 
 
-def _prune(
-    entries: deque[tuple[int, float, str | None]] | deque[tuple[int, float]] | None, position: int, at: float
-) -> int:
+def _prune(entries: deque[tuple[int, float, str | None]] | None, position: int, at: float) -> int:
     if not entries:
         return 0
     # Both grow from left to right, so everything that is out stands at the left end.

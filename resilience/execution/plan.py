@@ -69,13 +69,14 @@ def stand_by(walk: Walk) -> Generator[Step, Any, None]:
         if walk.route.single:
             yield from _last_resort(walk)
             continue
-        delay = walk.round_pause()
-        if delay is not None:
-            yield Sleep(delay)
+        usable = walk.usable_again()
+        if not usable and walk.force():
+            return
+        usable = usable or walk.forced_again()
+        if usable:
+            yield Sleep(walk.round_pause(usable))
             walk.next_round()
             walk.start()
-        elif walk.force():
-            return
         elif walk.waits:
             yield from _queue_up(walk)
         elif not walk.probe_eagerly():

@@ -218,13 +218,17 @@ class Walk:
         if self._counted >= self.route.settings.max_attempts or is_over(self.now, self._ends_at):
             self.give_up()
 
-    def round_pause(self) -> float | None:
-        """Seconds to back off before the next round, or None if nothing is eligible for one."""
+    def usable_again(self) -> list[RoutedTarget]:
+        """Those that this round has asked or left alone and that are eligible: another round makes sense."""
         is_eligible = self.lane.health.is_eligible
-        usable = [place for place in self.candidates if self._was_set_aside(place) and is_eligible(place.target)]
-        usable = usable or [place for place in self._forced or () if place in self.candidates]
-        if not usable:
-            return None
+        return [place for place in self.candidates if self._was_set_aside(place) and is_eligible(place.target)]
+
+    def forced_again(self) -> list[RoutedTarget]:
+        """The same for those that were used although they are out of rotation."""
+        return [place for place in self._forced or () if place in self.candidates]
+
+    def round_pause(self, usable: list[RoutedTarget]) -> float:
+        """Seconds to back off before the next round, which is for the ``usable`` ones."""
         left = self._ends_at - self.now
         step = min(longest_pause(self.route.settings, self._round), left / 2)
         delay = step * self.lane.rng.random()

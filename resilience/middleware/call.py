@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,7 @@ class LiteLLMUpstream:
         return _context_window(target.model)
 
     def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
-        """Write the attempts into an answer's ``_hidden_params["resilience"]``."""
+        """Write the attempts into an answer's ``_hidden_params["resilience"]``, the last one with its cost."""
         hidden = getattr(answer, "_hidden_params", None)
         if not isinstance(hidden, dict):
             hidden = {}
@@ -168,6 +169,9 @@ class LiteLLMUpstream:
                 answer._hidden_params = hidden  # noqa: SLF001 (LiteLLM's own place for such things)
             except (AttributeError, TypeError, ValueError):
                 return  # a plain str or dict, as some callbacks make of an answer
+        cost = self.cost_usd(answer)
+        if cost is not None and attempts:
+            attempts = (*attempts[:-1], replace(attempts[-1], cost_usd=cost))
         hidden["resilience"] = attempts
 
     def _arguments(

@@ -6,6 +6,7 @@ import logging
 import re
 from dataclasses import fields
 from functools import cache
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -59,7 +60,8 @@ def log_event(event: Event) -> None:
     if shape is None:
         shape = _SHAPES[kind] = _shape(kind)
     name, keys = shape
-    values = {key: getattr(event, key) for key in keys}
+    # A kind by its plain word, so that every renderer shows the same.
+    values = {key: str(value) if isinstance(value := getattr(event, key), StrEnum) else value for key in keys}
     logger: Any = structlog.get_logger("resilience") if configured else _standard_logger()
     logger.log(level, name, **values)
 

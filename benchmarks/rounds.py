@@ -1,0 +1,161 @@
+"""Rounds: how every timing here is taken. Cases take turns in a shuffled order, and medians are compared."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import statistics
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from resilience.clock import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one case took, one value per round.
+
+    Attributes:
+        values: In the order of the rounds, so that two cases of one run can be compared round by round.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle value."""
+        return statistics.median(self.values)
+
+    @property
+    def deviation(self) -> float:
+        """The median absolute deviation from the median."""
+        middle = self.median
+        return statistics.median(abs(value - middle) for value in self.values)
+
+    def over(self, base: Sample) -> Sample:
+        """By how much it was slower than ``base``, round by round: what slows both down cancels out."""
+        return Sample(tuple(mine - other for mine, other in zip(self.values, base.values, strict=True)))
+
+    def ratio(self, base: Sample) -> float:
+        """Its median divided by that of ``base``."""
+        return self.median / base.median if base.median else float("nan")
+
+
+def measure(cases: Mapping[str, Callable[[], float]], rounds: int, seed: int = 7) -> dict[str, Sample]:
+    """Run every case once per round, in a new order each time, without the garbage collector.
+
+    Args:
+        cases: By name: does one round and returns what it took.
+        rounds: How many; one more is run first and thrown away.
+        seed: For the orders.
+    """
+    rng = random.Random(seed)
+    names = list(cases)
+    values: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        rng.shuffle(names)
+        for name in names:
+            gc.collect() if number % 8 == 0 else None
+            gc.disable()
+            try:
+                value = cases[name]()
+            finally:
+                gc.enable()
+            if number:
+                values[name].append(value)
+    return {name: Sample(tuple(values[name])) for name in cases}
+
+
+def calling(func: Callable[..., Any], calls: int, *args: Any, **kwargs: Any) -> Callable[[], float]:
+    """A round of ``calls`` calls of ``func``."""
+    turns = range(calls)
+
+    def one_round() -> float:
+        started = perf_counter_ns()
+        for _ in turns:
+            func(*args, **kwargs)
+        return (perf_counter_ns() - started) / calls
+
+    def one_plain_round() -> float:
+        started = perf_counter_ns()
+        for _ in turns:
+            func()
+        return (perf_counter_ns() - started) / calls
+
+    return one_round if args or kwargs else one_plain_round
+
+
+def awaiting(runner: asyncio.Runner, func: Callable[..., Awaitable[Any]], calls: int, **kwargs: Any) -> Any:
+    """The same for coroutine functions, on ``runner``'s event loop.
+
+    What the calls left behind on the loop is let run before the next case starts, outside the timing.
+    """
+    turns = range(calls)
+
+    async def one_round() -> float:
+        started = perf_counter_ns()
+        for _ in turns:
+            await func(**kwargs)
+        took = (perf_counter_ns() - started) / calls
+        await _settle()
+        return took
+
+    async def one_plain_round() -> float:
+        started = perf_counter_ns()
+        for _ in turns:
+            await func()
+        return (perf_counter_ns() - started) / calls
+
+    chosen = one_round if kwargs else one_plain_round
+    return lambda: runner.run(chosen())
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await SYSTEM_CLOCK.asleep(0)
+
+
+def refused(func: Callable[[], Any], calls: int) -> Callable[[], float]:
+    """A round of calls that are expected to raise."""
+    turns = range(calls)
+
+    def one_round() -> float:
+        started = perf_counter_ns()
+        for _ in turns:
+            try:  # noqa: SIM105 (contextlib.suppress would cost more than what is measured)
+                func()
+            except Exception:  # noqa: S110 (the rejection is what is measured)
+                pass
+        return (perf_counter_ns() - started) / calls
+
+    return one_round
+
+
+def arefused(runner: asyncio.Runner, func: Callable[[], Awaitable[Any]], calls: int) -> Callable[[], float]:
+    """The same for coroutine functions."""
+    turns = range(calls)
+
+    async def one_round() -> float:
+        started = perf_counter_ns()
+        for _ in turns:
+            try:  # noqa: SIM105 (as above)
+                await func()
+            except Exception:  # noqa: S110 (as above)
+                pass
+        return (perf_counter_ns() - started) / calls
+
+    return lambda: runner.run(one_round())
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which ``share`` of ``values`` lie; nan for none."""
+    if not values:
+        return float("nan")
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,55 @@
+"""Held: which breakers this context has a permit of, so that a guard inside a guard asks nobody twice."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from contextvars import Token
+
+
+class Holding:
+    """Marks breakers as held while its block runs.
+
+    A task that is started inside the block inherits the mark, and may outlive the block: the mark says itself
+    when it is over, so that a background task is not let through unasked for ever.
+    """
+
+    __slots__ = ("_breakers", "_live", "_outer", "_token")
+
+    def __init__(self, *breakers: object) -> None:
+        self._breakers = breakers
+        self._live = False
+        self._outer: Holding | None = None
+        self._token: Token[Holding | None] | None = None
+
+    def __enter__(self) -> Self:
+        outer = _HELD.get()
+        self._outer = outer if outer is not None and outer._live else None
+        self._live = True
+        self._token = _HELD.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live = False
+        if self._token is not None:
+            # A generator that is closed from another context cannot restore its own: there the mark is over anyway.
+            with contextlib.suppress(ValueError):
+                _HELD.reset(self._token)
+
+    def holds(self, breaker: object) -> bool:
+        """Whether this mark, or one around it, is live and names ``breaker``."""
+        if self._live and any(held is breaker for held in self._breakers):
+            return True
+        return self._outer is not None and self._outer.holds(breaker)
+
+
+_HELD: Final[ContextVar[Holding | None]] = ContextVar("resilience_held", default=None)
+
+
+def is_held(breaker: object) -> bool:
+    """Whether this context runs inside a permit of ``breaker``."""
+    mark = _HELD.get()
+    return mark is not None and mark.holds(breaker)
