@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A library's way to guard a function.

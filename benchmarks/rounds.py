@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import random
 import statistics
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-
 
 
 @dataclass(frozen=True, slots=True)

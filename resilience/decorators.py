@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from resilience.errors import ConfigurationError
 from resilience.execution.functions import CalledFunction
+from resilience.fork import renew_in_children
 from resilience.runtime import MultiProviderFallback
 
 if TYPE_CHECKING:
@@ -21,8 +22,20 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LOCK: Final = threading.Lock()
-_DEFAULT: list[MultiProviderFallback] = []
+
+class _Process:
+    """The process-wide runtime, made at its first use."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.runtime: MultiProviderFallback | None = None
+        renew_in_children(self)
+
+    def renew_after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_PROCESS: Final = _Process()
 
 
 def configure(config: Settings | Mapping[str, Any] | str | os.PathLike[str] | None = None) -> MultiProviderFallback:
@@ -37,21 +50,20 @@ def configure(config: Settings | Mapping[str, Any] | str | os.PathLike[str] | No
         ConfigurationError: The settings are wrong; the runtime before stays.
     """
     made = MultiProviderFallback(config)
-    with _LOCK:
-        before, _DEFAULT[:] = list(_DEFAULT), [made]
-    for runtime in before:
-        runtime.close()
+    with _PROCESS.lock:
+        before, _PROCESS.runtime = _PROCESS.runtime, made
+    if before is not None:
+        before.close()
     return made
 
 
 def default() -> MultiProviderFallback:
     """The process-wide runtime; made of the file that ``RESILIENCE_CONFIG`` names, or empty, at the first use."""
-    if _DEFAULT:
-        return _DEFAULT[0]
-    with _LOCK:
-        if not _DEFAULT:
-            _DEFAULT.append(MultiProviderFallback())
-        return _DEFAULT[0]
+    if _PROCESS.runtime is None:
+        with _PROCESS.lock:
+            if _PROCESS.runtime is None:
+                _PROCESS.runtime = MultiProviderFallback()
+    return _PROCESS.runtime
 
 
 def protect(name: str, *, runtime: MultiProviderFallback | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -67,8 +79,7 @@ def protect(name: str, *, runtime: MultiProviderFallback | None = None) -> Calla
     Raises:
         ConfigurationError: ``name`` is no text. At a call: CircuitOpenError, and nothing was sent.
     """
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(f"protect: {name!r} is not allowed as a name; use it as @protect('openai')")
+    _check_name("protect", name, "openai")
 
     def decorate(func: Callable[P, R]) -> Callable[P, R]:
         breaker = _BreakerOf(name, runtime)
@@ -104,6 +115,7 @@ def failover(route: str, *, runtime: MultiProviderFallback | None = None) -> Cal
     Raises:
         ConfigurationError: The function takes no ``model``. At a call: there is no such route.
     """
+    _check_name("failover", route, "chat")
 
     def decorate(func: Callable[P, R]) -> Callable[P, R]:
         called = CalledFunction(func)
@@ -143,6 +155,11 @@ def failover(route: str, *, runtime: MultiProviderFallback | None = None) -> Cal
         return cast("Callable[P, R]", guarded)
 
     return decorate
+
+
+def _check_name(door: str, name: object, example: str) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(f"{door}: {name!r} is not allowed as a name; use it as @{door}({example!r})")
 
 
 class _BreakerOf:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import ConfigurationError, DeadlineExceededError, RejectedError, RouteExhaustedError
+from resilience.errors import ConfigurationError, ResilienceError, RouteExhaustedError
 from resilience.upstream import attempts
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ class AIRequest(BaseModel):
     """What to ask.
 
     Raises:
-        pydantic.ValidationError: A field is wrong; it names the field, the value and what is allowed.
+        pydantic.ValidationError: A field is wrong; it names the field and what is allowed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # The input is a prompt: no error may repeat it.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     id: str = Field(default_factory=lambda: uuid.uuid4().hex, min_length=1)
     input: str = Field(min_length=1, repr=False, description="the user's message")
@@ -110,12 +111,14 @@ def serve_sync(runtime: MultiProviderFallback, request: AIRequest, params: dict[
 
 
 def _arguments(request: AIRequest, params: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(request, AIRequest):
+        raise ConfigurationError(f"request: {type(request).__name__} is not allowed; allowed: an AIRequest")
     if params.get("stream"):
         raise ConfigurationError("stream: process returns one whole response; use acompletion(stream=True) for chunks")
-    messages = [*params.get("messages", ()), {"role": "user", "content": request.input}]
+    messages = [*(params.get("messages") or ()), {"role": "user", "content": request.input}]
     return {
         **params,
-        "model": request.model,
+        "model": params.get("model") if request.model is None else request.model,
         "messages": messages,
         "priority": request.priority,
         "validate": _and(_has_text, params.get("validate")),
@@ -132,17 +135,17 @@ def _and(first: Callable[[str], bool], second: Callable[[str], bool] | None) -> 
 
 def _completed(runtime: MultiProviderFallback, request: AIRequest, answer: Any, seconds: float) -> AIResponse:
     behind = attempts(answer)
-    served = behind[-1]
-    target = runtime.registry.target(served.target)
+    served = behind[-1] if behind else None  # an answer that somebody's callback replaced may have lost them
+    target = runtime.registry.target(served.target) if served is not None else None
     usage = getattr(answer, "usage", None)
     return AIResponse(
         request_id=request.id,
         output=runtime.text_of(answer).strip()[:MAX_OUTPUT_CHARS],
-        model_used=target.model if target is not None else served.target,
-        provider=served.provider,
+        model_used=target.model if target is not None else str(getattr(answer, "model", None) or NO_MODEL),
+        provider=served.provider if served is not None else NO_MODEL,
         latency_ms=seconds * 1000,
         tokens_used=getattr(usage, "total_tokens", None) or 0,
-        cost_usd=served.cost_usd,
+        cost_usd=served.cost_usd if served is not None else None,
         status=ProcessingStatus.COMPLETED,
         attempts=behind,
     )
@@ -160,7 +163,7 @@ def _failed(request: AIRequest, error: Exception, seconds: float) -> AIResponse:
 
 def _sentence(error: Exception) -> str:
     # A provider's own message may repeat the prompt or a part of the key: only its type and status are told.
-    if isinstance(error, RouteExhaustedError | DeadlineExceededError | RejectedError):
+    if isinstance(error, ResilienceError):
         return error.message if isinstance(error, RouteExhaustedError) else str(error)
     status = getattr(error, "status_code", None)
     return f"{type(error).__name__}" + (f" (status {status})" if isinstance(status, int) else "")

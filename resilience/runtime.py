@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakKeyDictionary
 
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import ConfigurationError, ResilienceError
+from resilience.errors import ConfigurationError
 from resilience.execution.engine import Engine
-from resilience.execution.functions import CalledFunction, FunctionUpstream
+from resilience.execution.functions import FunctionUpstream
+from resilience.execution.options import take_options
 from resilience.execution.steps import CallOptions
 from resilience.fork import renew_in_children
 from resilience.health.registry import HealthRegistry
@@ -18,6 +18,7 @@ from resilience.requests import AIRequest, AIResponse, serve, serve_sync
 from resilience.routing.table import RouteTable
 from resilience.settings import Settings
 from resilience.telemetry.log import log_event
+from resilience.telemetry.observing import Observed
 from resilience.upstream import Operation, attempts
 
 if TYPE_CHECKING:
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
     from resilience.clock import Clock
     from resilience.events import Sink
+    from resilience.execution.functions import CalledFunction
     from resilience.outcome import Outcome
     from resilience.routing.route import Route
     from resilience.snapshots import Snapshot
+    from resilience.telemetry.observing import Observer
     from resilience.upstream import Target, Upstream
 
 # Which target gave which answer, for calls that continue one: an hour of traffic at three a second.
@@ -71,15 +74,17 @@ class MultiProviderFallback:
     ) -> None:
         self.settings = Settings.load(config)
         self.registry = HealthRegistry(self.settings, clock=clock, rng=rng, classify=_classify)
-        self._unsubscribe = [self.registry.subscribe(sink) for sink in sinks]
+        for sink in sinks:
+            self.registry.subscribe(sink)
         self._validate = validate
         self._calls = upstream
         self._made_engine: Engine | None = None
+        self._observed = Observed()
         self._clock, self._rng = clock, rng
         self._lock = threading.Lock()
         self._closed = False
-        self._function_engines: WeakKeyDictionary[CalledFunction, Engine] = WeakKeyDictionary()
-        self._response_targets: OrderedDict[str, Target] = OrderedDict()
+        self._functions = Engine(self._observed.relay(FunctionUpstream(_classify)), self.registry, clock=clock, rng=rng)
+        self._response_targets: OrderedDict[str, str] = OrderedDict()
         self._table = RouteTable(self.settings, self.registry, _make_target)
         renew_in_children(self)
         if self.settings.warm and upstream is None and self._table.targets:
@@ -98,7 +103,7 @@ class MultiProviderFallback:
             stream: Whether the answer comes in chunks.
             **params: LiteLLM's parameters; they win over a target's. ``timeout`` (seconds) caps the attempts and is
                 the deadline, ``num_retries`` replaces the route's, ``priority`` (lower is served first) orders
-                those who wait.
+                those who wait, ``validate`` takes a text and says whether it will do.
 
         Returns:
             ``litellm.ModelResponse``, or an async iterator of its chunks. `resilience.attempts` reads what is
@@ -108,17 +113,18 @@ class MultiProviderFallback:
             RouteExhaustedError: No target of the route answered.
             DeadlineExceededError: The time ran out during an attempt.
             RejectedError: A single model string whose breaker is open.
-            ConfigurationError: ``model`` is neither a route nor a model.
+            ConfigurationError: ``model`` is neither a route nor a model, an argument is of the wrong kind, or the
+                runtime is closed.
             Exception: The provider's own error, unchanged, where another target could not do better.
         """
-        route, rest, call = self._prepare(model, {"messages": messages or [], **params}, stream=stream)
+        route, rest, call = self._prepare(model, _chat(messages, params), stream=stream)
         return await self._engine.arun(route, Operation.COMPLETION, rest, call)
 
     def completion(
         self, model: str | None = None, messages: list[Any] | None = None, *, stream: bool = False, **params: Any
     ) -> Any:
         """The same as `acompletion` in a thread."""
-        route, rest, call = self._prepare(model, {"messages": messages or [], **params}, stream=stream)
+        route, rest, call = self._prepare(model, _chat(messages, params), stream=stream)
         return self._engine.run(route, Operation.COMPLETION, rest, call)
 
     async def aembedding(self, model: str | None = None, input: Any = None, **params: Any) -> Any:  # noqa: A002 (LiteLLM's name)
@@ -132,16 +138,21 @@ class MultiProviderFallback:
         Returns:
             ``litellm.EmbeddingResponse``.
         """
-        route, rest, call = self._prepare(model, {"input": input, **params})
-        return await self._engine.arun(self._table.embedding(route), Operation.EMBEDDING, rest, call)
+        route, rest, call = self._prepare_embedding(model, input, params)
+        return await self._engine.arun(route, Operation.EMBEDDING, rest, call)
 
     def embedding(self, model: str | None = None, input: Any = None, **params: Any) -> Any:  # noqa: A002 (LiteLLM's name)
         """The same as `aembedding` in a thread."""
-        route, rest, call = self._prepare(model, {"input": input, **params})
-        return self._engine.run(self._table.embedding(route), Operation.EMBEDDING, rest, call)
+        route, rest, call = self._prepare_embedding(model, input, params)
+        return self._engine.run(route, Operation.EMBEDDING, rest, call)
 
     async def aresponses(
-        self, model: str | None = None, input: Any = None, *, stream: bool = False, **params: Any
+        self,
+        model: str | None = None,
+        input: Any = None,  # noqa: A002 (LiteLLM's name)
+        *,
+        stream: bool = False,
+        **params: Any,
     ) -> Any:
         """Ask the Responses API. A call with ``previous_response_id`` stays on the target that gave that answer.
 
@@ -154,14 +165,14 @@ class MultiProviderFallback:
         Returns:
             ``litellm``'s ResponsesAPIResponse, or an async iterator of its events.
         """
-        route, rest, call = self._prepare(model, {"input": input, **params}, stream=stream)
+        route, rest, call = self._prepare(model, _asked(input, params), stream=stream)
         answer = await self._engine.arun(self._home(route, rest), Operation.RESPONSES, rest, call)
         self._remember(answer)
         return answer
 
     def responses(self, model: str | None = None, input: Any = None, *, stream: bool = False, **params: Any) -> Any:  # noqa: A002
         """The same as `aresponses` in a thread."""
-        route, rest, call = self._prepare(model, {"input": input, **params}, stream=stream)
+        route, rest, call = self._prepare(model, _asked(input, params), stream=stream)
         answer = self._engine.run(self._home(route, rest), Operation.RESPONSES, rest, call)
         self._remember(answer)
         return answer
@@ -170,13 +181,13 @@ class MultiProviderFallback:
         self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Serve one call of a function that `resilience.failover` decorated."""
-        engine, found, params, call = self._prepare_function(called, route, args, kwargs)
-        return await engine.arun(found, Operation.COMPLETION, params, call)
+        found, params, call = self._prepare_function(called, route, args, kwargs)
+        return await self._observed.engine(self._functions).arun(found, Operation.COMPLETION, params, call)
 
     def run_function(self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The same in a thread."""
-        engine, found, params, call = self._prepare_function(called, route, args, kwargs)
-        return engine.run(found, Operation.COMPLETION, params, call)
+        found, params, call = self._prepare_function(called, route, args, kwargs)
+        return self._observed.engine(self._functions).run(found, Operation.COMPLETION, params, call)
 
     async def process(self, request: AIRequest, **params: Any) -> AIResponse:
         """Serve one `AIRequest`. Never raises for a provider's failure: the response's status tells.
@@ -199,13 +210,29 @@ class MultiProviderFallback:
         """A frozen reading of every breaker and route."""
         return self.registry.snapshot()
 
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Let an observer hear every event and follow every request: metrics, tracing, the ops app.
+
+        Args:
+            observer: Such as `resilience.telemetry.metrics.Metrics` or `resilience.telemetry.tracing.Tracing`.
+
+        Returns:
+            A function that ends it; calling it again does nothing.
+        """
+        unsubscribe = self.registry.subscribe(observer.hear)
+        self._observed.add(observer)
+
+        def end() -> None:
+            unsubscribe()
+            self._observed.remove(observer)
+
+        return end
+
     # -- life -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Take no more calls. Calls in flight end as they would have. Closing twice is no harm."""
         self._closed = True
-        for unsubscribe in self._unsubscribe:
-            unsubscribe()
 
     async def aclose(self) -> None:
         """The same as `close`, for ``async with``."""
@@ -228,12 +255,9 @@ class MultiProviderFallback:
         self.close()
 
     def renew_after_fork(self) -> None:
-        """In a forked child: fresh locks, and nobody waits any more."""
+        """In a forked child: fresh locks. The engines and the registry see to their own."""
         self._lock = threading.Lock()
         self._table.renew_after_fork()
-        for engine in (self._made_engine, *self._function_engines.values()):
-            if engine is not None:
-                engine.renew()
 
     # -- the parts ------------------------------------------------------------------------------------------
 
@@ -249,70 +273,74 @@ class MultiProviderFallback:
     def _engine(self) -> Engine:
         engine = self._made_engine
         if engine is None:
-            engine = Engine(self._upstream, self.registry, clock=self._clock, rng=self._rng)
+            upstream = self._observed.relay(self._upstream)
+            engine = Engine(upstream, self.registry, clock=self._clock, rng=self._rng)
             with self._lock:
                 self._made_engine = engine = self._made_engine or engine
-        return engine
+        return self._observed.engine(engine)
 
     def _prepare(
         self, model: str | None, params: dict[str, Any], *, stream: bool = False
     ) -> tuple[Route, dict[str, Any], CallOptions]:
         self._check_open()
-        if params.get("fallbacks"):
-            raise ConfigurationError("fallbacks: not available in this version; list the targets in a route")
-        call = CallOptions(
-            stream=stream,
-            deadline_seconds=_seconds(params.pop("timeout", None)),
-            num_retries=params.pop("num_retries", None),
-            priority=params.pop("priority", 5),
-            validate=params.pop("validate", None) or self._validate,
-        )
+        call = take_options(params, stream=stream, validate=self._validate)
         route, rest = self._table.find(model, params)
         return route, rest, call
 
+    def _prepare_embedding(
+        self, model: str | None, asked: Any, params: dict[str, Any]
+    ) -> tuple[Route, dict[str, Any], CallOptions]:
+        route, rest, call = self._prepare(model, _asked(asked, params))
+        call.validate = None  # it judges texts
+        return self._table.embedding(route), rest, call
+
     def _prepare_function(
         self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[Engine, Route, dict[str, Any], CallOptions]:
+    ) -> tuple[Route, dict[str, Any], CallOptions]:
         self._check_open()
         found, _ = self._table.find(called.chosen_model(args, kwargs) or route, {})
-        engine = self._function_engines.get(called)
-        if engine is None:
-            upstream = FunctionUpstream(called, _classify)
-            made = Engine(upstream, self.registry, clock=self._clock, rng=self._rng)
-            engine = self._function_engines.setdefault(called, made)
-        return engine, found, {"args": args, "kwargs": kwargs}, CallOptions(stream=called.is_stream)
+        # Arguments that do not fit are the caller's TypeError, and no target's failure.
+        called.arguments(found.targets[0].target, args, kwargs)
+        return found, {"called": called, "args": args, "kwargs": kwargs}, CallOptions(stream=called.is_stream)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ResilienceError("this MultiProviderFallback is closed; make a new one to go on")
+            raise ConfigurationError("this MultiProviderFallback is closed; make a new one to go on")
 
     def _home(self, route: Route, params: Mapping[str, Any]) -> Route:
         previous = params.get("previous_response_id")
         if previous is None:
             return route
         # An answer that another process has got: the route's first target is the best guess.
-        home = self._response_targets.get(previous, route.targets[0].target)
-        known = any(place.target is home for place in route.targets)
-        return self._table.pinned(route, home if known else route.targets[0].target)
+        home = self._response_targets.get(previous)
+        first = route.targets[0].target
+        return self._table.pinned(route, next((p.target for p in route.targets if p.target.name == home), first))
 
     def _remember(self, answer: Any) -> None:
         identity, behind = getattr(answer, "id", None), attempts(answer)
         if isinstance(identity, str) and behind:
-            name = behind[-1].target
-            target = next((target for target in self._table.targets if target.name == name), None)
-            if target is not None:
-                self._response_targets[identity] = target
-                while len(self._response_targets) > _REMEMBERED_RESPONSES:
+            with self._lock:
+                self._response_targets[identity] = behind[-1].target
+                if len(self._response_targets) > _REMEMBERED_RESPONSES:
                     self._response_targets.popitem(last=False)
 
 
-def _seconds(timeout: Any) -> float | None:
-    if timeout is None or (isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0):
-        return timeout
-    read = getattr(timeout, "read", None)  # httpx.Timeout, which LiteLLM takes as well
-    if isinstance(read, (int, float)):
-        return float(read)
-    raise ConfigurationError(f"timeout: {timeout!r} is not allowed; allowed: seconds above 0, or None")
+def _chat(messages: Any, params: dict[str, Any]) -> dict[str, Any]:
+    if messages is None and "prompt_id" in params:
+        messages = []  # a prompt that LiteLLM's prompt management holds
+    if not isinstance(messages, (list, tuple)):
+        # Its type and not its text: a prompt is in no error.
+        raise ConfigurationError(
+            f"messages: {type(messages).__name__} is not allowed; "
+            'allowed: a list of messages, such as [{"role": "user", "content": "hi"}]'
+        )
+    return {**params, "messages": messages}
+
+
+def _asked(asked: Any, params: dict[str, Any]) -> dict[str, Any]:
+    if asked is None:
+        raise ConfigurationError("input: None is not allowed; allowed: a text or a list")
+    return {**params, "input": asked}
 
 
 def _classify(error: BaseException) -> Outcome:

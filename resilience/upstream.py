@@ -194,8 +194,10 @@ def attempts(answer: Any) -> tuple[AttemptRecord, ...]:
     Args:
         answer: What a call returned, also a stream during and after it, or an error of this package.
     """
-    behind = getattr(answer, "attempts", None)
+    hidden = getattr(answer, "_hidden_params", None)
+    behind = hidden.get("resilience") if isinstance(hidden, dict) else None
     if behind is None:
-        hidden = getattr(answer, "_hidden_params", None)
-        behind = hidden.get("resilience") if isinstance(hidden, dict) else None
-    return tuple(behind or ())
+        behind = getattr(answer, "attempts", None)
+    if behind is None:  # a stream of the custom provider: LiteLLM's own object around ours
+        behind = getattr(getattr(answer, "completion_stream", None), "attempts", None)
+    return behind if isinstance(behind, tuple) else ()

@@ -16,9 +16,10 @@ from resilience.breaker.rules import PolicyRules
 from resilience.breaker.states import CircuitState
 from resilience.breaker.steering import SteeredCircuit
 from resilience.breaker.stock import StockRules
+from resilience.breaker.tuning import refuse_both
 from resilience.breaker.window import CallWindow
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import CircuitOpenError, ConfigurationError, RejectedError
+from resilience.errors import CircuitOpenError, RejectedError
 from resilience.events import EventHub, PermitRefused
 from resilience.fork import renew_in_children
 from resilience.outcome import VERDICTS, Effect, Kind, Outcome
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
     from contextlib import _GeneratorContextManager
 
+    from resilience.breaker.states import Open
     from resilience.clock import Clock
     from resilience.events import Event, Sink
     from resilience.settings import BreakerSettings
@@ -91,7 +93,7 @@ class CircuitBreaker(SteeredCircuit):
         classify: Callable[[BaseException], Outcome] | None = None,
         marks_context: bool = False,
     ) -> None:
-        _refuse_both(policy, fail_max=fail_max, reset_timeout=reset_timeout, success_threshold=success_threshold)
+        refuse_both(policy, fail_max=fail_max, reset_timeout=reset_timeout, success_threshold=success_threshold)
         # Before pybreaker's own constructor, which creates the first state and asks these fields.
         self.window = CallWindow()
         self.hot = _COLD if marks_context else self.window
@@ -144,9 +146,9 @@ class CircuitBreaker(SteeredCircuit):
         era = self.window.era
         if era is not None:
             return Permit(self, era, 0.0, source)
-        if (rejection := self.refusing()) is not None:
-            raise rejection
-        rules, now = self._rules, self.monotonic()
+        opening, rules, now = self.window.opening, self._rules, self.monotonic()
+        if opening is not None and (left := opening.until - now) > 0:
+            raise self.refused(opening, left)
         try:
             with self._lock:
                 self._collect_dropped_locked()
@@ -161,21 +163,16 @@ class CircuitBreaker(SteeredCircuit):
             if self._pending:
                 self.drain()
 
-    def refusing(self) -> RejectedError | None:
-        """The error for the caller where the circuit is plainly open, None where more has to be asked.
+    def refused(self, opening: Open, seconds_left: float) -> RejectedError:
+        """The error for a caller of a circuit that is plainly open, counted and told.
 
         Takes no lock: a dead provider must cost its callers nothing.
         """
-        opening = self.window.opening
-        if opening is None:
-            return None
-        left = opening.until - self.monotonic()
-        if left <= 0:
-            return None
         self.rejected += 1
-        error = _NEW_ERROR(CircuitOpenError, opening, opening.label, self.provider, left, opening.kind)
-        if (hub := self.hub) is not None and hub.sinks:
-            hub.publish(PermitRefused(self.label, self.provider, str(error), left))
+        error = _NEW_ERROR(CircuitOpenError, opening, opening.label, self.provider, seconds_left, opening.kind)
+        hub = self.hub
+        if hub is not None and hub.sinks:
+            hub.publish(PermitRefused(opening.label, self.provider, str(error), seconds_left))
         return error
 
     def call(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -187,8 +184,9 @@ class CircuitBreaker(SteeredCircuit):
         hot = self.hot
         era = hot.era
         if era is None:
-            if hot.opening is not None and (rejection := self.refusing()) is not None:
-                raise rejection
+            opening = hot.opening
+            if opening is not None and (left := opening.until - self.monotonic()) > 0:
+                raise self.refused(opening, left)
             return cast("T", guard.call(self, func, args, kwargs))
         return cast("T", guard.call_closed(self, era, func, args, kwargs))
 
@@ -201,14 +199,17 @@ class CircuitBreaker(SteeredCircuit):
         hot = self.hot
         era = hot.era
         if era is None:
-            if hot.opening is not None and (rejection := self.refusing()) is not None:
-                raise rejection
+            opening = hot.opening
+            if opening is not None and (left := opening.until - self.monotonic()) > 0:
+                raise self.refused(opening, left)
             return cast("T", await guard.acall(self, func, args, kwargs))
         try:
             result = await func(*args, **kwargs)
         except BaseException as error:
             self.raised(Permit(self, era), error)
             raise
+        if type(result) in guard.UNFINISHED:
+            return cast("T", guard.finish(self, Permit(self, era), result))
         if hot.era is era:
             hot.calls += 1
         return result
@@ -392,12 +393,3 @@ def _hub_of(sink: Sink) -> EventHub:
 
 
 _NEW_ERROR: Final[Callable[..., CircuitOpenError]] = CircuitOpenError.__new__
-
-
-def _refuse_both(policy: BreakerSettings | None, **stock: float | None) -> None:
-    given = [name for name, value in stock.items() if value is not None]
-    if policy is not None and given:
-        raise ConfigurationError(
-            f"CircuitBreaker: {', '.join(given)} and policy exclude each other; "
-            "policy has consecutive_failures, open_seconds and probe_successes instead"
-        )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The caller went away: that says nothing about what was called.
 _LEFT: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 # What a plain function may return instead of a result: the work has not been done yet.
-_UNFINISHED: Final = frozenset({GeneratorType, CoroutineType, AsyncGeneratorType})
+UNFINISHED: Final = frozenset({GeneratorType, CoroutineType, AsyncGeneratorType})
 
 
 def guard(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,21 +35,24 @@ def guard(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callable[..., An
 
 
 def _guard_coroutine(breaker: CircuitBreaker, func: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    hot = breaker.hot
+    hot, monotonic = breaker.hot, breaker.monotonic
 
     # The order of the statements is the measured one: see benchmarks/overhead.py.
     @functools.wraps(func)
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         era = hot.era
         if era is None:
-            if hot.opening is not None and (rejection := breaker.refusing()) is not None:
-                raise rejection
+            opening = hot.opening
+            if opening is not None and (left := opening.until - monotonic()) > 0:
+                raise breaker.refused(opening, left)
             return await acall(breaker, func, args, kwargs)
         try:
             result = await func(*args, **kwargs)
         except BaseException as error:
             breaker.raised(Permit(breaker, era), error)
             raise
+        if type(result) in UNFINISHED:
+            return finish(breaker, Permit(breaker, era), result)
         if hot.era is era:
             hot.calls += 1
         return result
@@ -58,22 +61,23 @@ def _guard_coroutine(breaker: CircuitBreaker, func: Callable[..., Awaitable[Any]
 
 
 def _guard_function(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callable[..., Any]:
-    hot = breaker.hot
+    hot, monotonic = breaker.hot, breaker.monotonic
 
     @functools.wraps(func)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         era = hot.era
         if era is None:
-            if hot.opening is not None and (rejection := breaker.refusing()) is not None:
-                raise rejection
+            opening = hot.opening
+            if opening is not None and (left := opening.until - monotonic()) > 0:
+                raise breaker.refused(opening, left)
             return call(breaker, func, args, kwargs)
         try:
             result = func(*args, **kwargs)
         except BaseException as error:
             breaker.raised(Permit(breaker, era), error)
             raise
-        if type(result) in _UNFINISHED:
-            return _finish(breaker, Permit(breaker, era), result)
+        if type(result) in UNFINISHED:
+            return finish(breaker, Permit(breaker, era), result)
         if hot.era is era:
             hot.calls += 1
         return result
@@ -106,8 +110,8 @@ def call(breaker: CircuitBreaker, func: Callable[..., Any], args: tuple[Any, ...
     except BaseException as error:
         breaker.raised(permit, error)
         raise
-    if type(result) in _UNFINISHED:
-        return _finish(breaker, permit, result)
+    if type(result) in UNFINISHED:
+        return finish(breaker, permit, result)
     permit.success()
     return result
 
@@ -133,7 +137,8 @@ def _marked(breaker: CircuitBreaker) -> contextlib.AbstractContextManager[object
 _UNMARKED: Final[contextlib.AbstractContextManager[None]] = contextlib.nullcontext()
 
 
-def _finish(breaker: CircuitBreaker, permit: Permit, result: Any) -> Any:
+def finish(breaker: CircuitBreaker, permit: Permit, result: Any) -> Any:
+    """Hand on what a call returned unfinished, so that the permit lives to its end."""
     if type(result) is GeneratorType:
         return _drive(breaker, permit, result)
     if type(result) is AsyncGeneratorType:
@@ -144,10 +149,13 @@ def _finish(breaker: CircuitBreaker, permit: Permit, result: Any) -> Any:
 async def _await(breaker: CircuitBreaker, permit: Permit, start: Callable[[], Awaitable[Any]]) -> Any:
     try:
         with _marked(breaker):
-            result = await start()
+            pending = start()
+            result = await pending if hasattr(pending, "__await__") else pending
     except BaseException as error:
         breaker.raised(permit, error)
         raise
+    if type(result) in UNFINISHED:
+        return finish(breaker, permit, result)
     permit.success()
     return result
 
@@ -214,8 +222,8 @@ def call_closed(
     except BaseException as error:
         breaker.raised(Permit(breaker, era), error)
         raise
-    if type(result) in _UNFINISHED:
-        return _finish(breaker, Permit(breaker, era), result)
+    if type(result) in UNFINISHED:
+        return finish(breaker, Permit(breaker, era), result)
     hot = breaker.hot
     if hot.era is era:
         hot.calls += 1

@@ -15,25 +15,28 @@ class Holding:
 
     A task that is started inside the block inherits the mark, and may outlive the block: the mark says itself
     when it is over, so that a background task is not let through unasked for ever.
+
+    Attributes:
+        is_live: Whether its block is still running.
     """
 
-    __slots__ = ("_breakers", "_live", "_outer", "_token")
+    __slots__ = ("_breakers", "_outer", "_token", "is_live")
 
     def __init__(self, *breakers: object) -> None:
         self._breakers = breakers
-        self._live = False
+        self.is_live = False
         self._outer: Holding | None = None
         self._token: Token[Holding | None] | None = None
 
     def __enter__(self) -> Self:
         outer = _HELD.get()
-        self._outer = outer if outer is not None and outer._live else None
-        self._live = True
+        self._outer = outer if outer is not None and outer.is_live else None
+        self.is_live = True
         self._token = _HELD.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live = False
+        self.is_live = False
         if self._token is not None:
             # A generator that is closed from another context cannot restore its own: there the mark is over anyway.
             with contextlib.suppress(ValueError):
@@ -41,7 +44,7 @@ class Holding:
 
     def holds(self, breaker: object) -> bool:
         """Whether this mark, or one around it, is live and names ``breaker``."""
-        if self._live and any(held is breaker for held in self._breakers):
+        if self.is_live and any(held is breaker for held in self._breakers):
             return True
         return self._outer is not None and self._outer.holds(breaker)
 

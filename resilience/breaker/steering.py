@@ -6,8 +6,6 @@ import logging
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import pybreaker
-
 from resilience.breaker.states import TRANSITIONS, CircuitIsolatedState, CircuitState, Isolated, Open
 from resilience.breaker.tuning import TunedCircuit
 from resilience.breaker.window import CallWindow, Reading
@@ -18,14 +16,16 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable
 
+    import pybreaker
+
     from resilience.breaker.circuit import CircuitBreaker
     from resilience.breaker.rules import PolicyRules
     from resilience.breaker.stock import StockRules
     from resilience.clock import Clock
     from resilience.errors import RejectedError
     from resilience.events import Event, EventHub
-    from resilience.settings import BreakerSettings
 
+_LOG: Final = logging.getLogger("resilience")
 _TOLD_AS_FAILURE: Final = frozenset({Effect.FAILURE, Effect.HOLD, Effect.ACCOUNT})
 
 
@@ -53,6 +53,7 @@ class SteeredCircuit(TunedCircuit):
     _stock: StockRules
     _foreign_storage: bool
     _following: bool = False
+    _opening_here: bool = False
     _telling: threading.Lock
     _pending: deque[Callable[[CircuitBreaker], Event]]
     _dropped: deque[int]
@@ -91,7 +92,7 @@ class SteeredCircuit(TunedCircuit):
                 self._state = self._create_new_state(name, prev_state=self._state, notify=True)
                 self.generation += 1
                 self.since = self.monotonic()
-                self._stock.entered_locked(name, self.since)
+                self._stock.entered_locked(name, self.since, here=self._opening_here)
         self.drain()
 
     @property
@@ -125,7 +126,11 @@ class SteeredCircuit(TunedCircuit):
             if self._rules is not None:
                 self._force_locked(CircuitState.OPEN)
             elif self._stock.isolated is None:
-                super().open()
+                self._opening_here = True
+                try:
+                    super().open()
+                finally:
+                    self._opening_here = False
         self.drain()
         return self._throw_new_error_on_trip
 
@@ -321,12 +326,10 @@ class SteeredCircuit(TunedCircuit):
         for listener in self.listeners:
             try:
                 tell(listener)
-            except Exception:  # noqa: BLE001, PERF203 (somebody else's code; the next one shall hear it all the same)
+            except Exception:  # noqa: BLE001 (somebody else's code; the next one shall hear it all the same)
                 self.listener_errors += 1
                 if self.listener_errors == 1:
-                    logging.getLogger("resilience").warning(
-                        "a listener of %s raised; further ones are only counted", self.label, exc_info=True
-                    )
+                    _LOG.exception("a listener of %s raised; further ones are only counted", self.label)
 
     def _tell_outcome_locked(self, effect: Effect, error: BaseException | None) -> None:
         if effect is Effect.SUCCESS:

@@ -41,6 +41,7 @@ class StockRules:
         self.last_kind: Kind | None = None
         self._probe: tuple[int, float] | None = None
         self._own_opening: tuple[datetime | None, float] | None = None
+        self._out_since: float | None = None
 
     def admit_locked(self, now: float, source: str | None, timeout_seconds: float | None) -> Permit:
         """Give a permit, or raise CircuitOpenError."""
@@ -122,12 +123,21 @@ class StockRules:
         if self._probe is not None and self._probe[0] == permit.ticket:
             self._probe = (permit.ticket, now + PROBE_LEASE_SECONDS)
 
-    def entered_locked(self, name: str, now: float) -> None:
-        """Pybreaker moved to another state: remember when, and tell it."""
+    def entered_locked(self, name: str, now: float, *, here: bool) -> None:
+        """Pybreaker moved to another state: remember when, and tell it.
+
+        Args:
+            name: The state.
+            now: Monotonic time.
+            here: Whether this breaker opened it, as opposed to finding it open in a shared storage.
+        """
         self._probe = None
+        out_since, self._out_since = self._out_since, None
+        if name != STATE_CLOSED:
+            self._out_since = now if out_since is None else out_since
         if name == STATE_OPEN:
             self.opens += 1
-            self._own_opening = (self.breaker.storage.opened_at, now)
+            self._own_opening = (self.breaker.storage.opened_at, now) if here else None
             failures, timeout = self.breaker.storage.counter, float(self.breaker.reset_timeout)
             self.breaker.tell_locked(
                 lambda b: CircuitOpened(
@@ -144,13 +154,13 @@ class StockRules:
             )
         elif name == STATE_HALF_OPEN:
             self.breaker.tell_locked(lambda b: CircuitHalfOpened(b.label, None, b.generation))
-        elif name == STATE_CLOSED:
-            out = now - self._own_opening[1] if self._own_opening else 0.0
-            self.breaker.tell_locked(lambda b: CircuitClosed(b.label, None, "", out, b.generation))
+        elif out_since is not None:
+            self.breaker.tell_locked(lambda b: CircuitClosed(b.label, None, "", now - out_since, b.generation))
 
     def isolate_locked(self, reason: str) -> None:
         """Refuse everything until a reset."""
         self.isolated = reason
+        self._out_since = self.breaker.monotonic() if self._out_since is None else self._out_since
         self.breaker.tell_locked(lambda b: CircuitIsolated(b.label, None, reason, b.generation))
 
     def forked_locked(self) -> None:

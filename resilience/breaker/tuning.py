@@ -70,3 +70,17 @@ class TunedCircuit(pybreaker.CircuitBreaker):
                 f"{self._name or 'the circuit breaker'}: {name} cannot be set, its policy decides; "
                 f"make the breaker with BreakerSettings({instead}=...)"
             )
+
+
+def refuse_both(policy: BreakerSettings | None, **stock: float | None) -> None:
+    """Refuse pybreaker's numbers beside a policy that replaces them.
+
+    Raises:
+        ConfigurationError: Both were given.
+    """
+    given = [name for name, value in stock.items() if value is not None]
+    if policy is not None and given:
+        raise ConfigurationError(
+            f"CircuitBreaker: {', '.join(given)} and policy exclude each other; "
+            "policy has consecutive_failures, open_seconds and probe_successes instead"
+        )

@@ -49,9 +49,9 @@ class CallWindow:
 
     Also the one object that the hot path reads. ``era`` is the token of the present era while the circuit is
     closed and nothing but counting is asked for, and None otherwise: one identity check answers both "may I go"
-    and "is this success stale", and a success is ``calls += 1``. ``opening`` is the other answer that needs no
-    lock: the opening of a circuit that is plainly open, None otherwise. Under the GIL that statement is not interrupted;
-    where it were, the window would be one position short.
+    and "is this success stale", and a success is ``calls += 1``. Under the GIL that statement is not interrupted;
+    where it were, the window would be one position short. ``opening`` is the other answer that needs no lock: the
+    opening of a circuit that is plainly open, None otherwise.
     """
 
     __slots__ = (

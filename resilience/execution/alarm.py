@@ -23,20 +23,12 @@ class Alarm:
         self._cancelling = 0
         self._rang = False
 
-    def time(self) -> float:
-        """The loop's clock."""
-        return self._loop.time()
-
-    def arm(self, seconds: float) -> float:
-        """Ring in ``seconds``, in the task that calls this.
-
-        Returns:
-            When it will ring, by `time`.
-        """
+    def arm(self, seconds: float) -> None:
+        """Ring in ``seconds``, in the task that calls this."""
         task = asyncio.current_task(self._loop)
         due = self._loop.time() + seconds
         if task is None:  # driven by hand and not by a task: there is nothing to cancel
-            return due
+            return
         self._task = task
         self._cancelling = task.cancelling()
         self._due = due
@@ -46,7 +38,6 @@ class Alarm:
         elif timer.when() > due:
             timer.cancel()
             self._timer = self._loop.call_at(due, self._fire)
-        return due
 
     def disarm(self) -> None:
         """Be silent until armed again. The loop's timer stays: it will find nothing to do."""

@@ -130,7 +130,7 @@ def _opened(job: Job, step: Attempt, started: float) -> Reply:
 
 
 async def _aopened(job: Job, step: Attempt, started: float, alarm: Alarm) -> Reply:
-    lane = job.lane
+    lane, limit = job.lane, step.limits.first_token
     stream: AsyncStream = await lane.upstream.aopen(step.place.target, job.operation, job.params, step.limits)
     opened = False
     try:
@@ -138,10 +138,12 @@ async def _aopened(job: Job, step: Attempt, started: float, alarm: Alarm) -> Rep
         ready: deque[Piece] = deque()
         async for piece in pieces:
             ready.append(piece)
+            latency = lane.monotonic() - started
             if piece.has_content:
                 opened = True
-                latency = lane.monotonic() - started
                 return Outcome.success(latency), Opened(stream, pieces, ready, latency, alarm)
+            if latency > limit:  # the alarm comes first, but on a clock that is not the loop's
+                return timed_out(step.place, "first_token_seconds", limit, latency), None
         outcome = _ended_empty(job, stream, ready, lane.monotonic() - started)
         opened = outcome.kind is Kind.SUCCESS
         return outcome, Opened(stream, None, ready, outcome.latency_seconds, alarm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +23,23 @@ class CalledFunction:
     """A function, what kind it is, and which parameters of a target it takes.
 
     Raises:
-        ConfigurationError: It takes no ``model``.
+        ConfigurationError: It is no function, or it takes no ``model``.
     """
 
     def __init__(self, func: Callable[..., Any]) -> None:
         self.func = func
-        self.is_async = inspect.iscoroutinefunction(func)
-        self.is_async_generator = inspect.isasyncgenfunction(func)
-        self.is_generator = inspect.isgeneratorfunction(func)
+        try:
+            signature = inspect.signature(func)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"failover: {func!r} has no signature to call it by; use it as @failover('chat') on a function"
+            ) from error
+        # What runs: of an object that can be called, its own method.
+        runs = func if inspect.isroutine(func) or isinstance(func, functools.partial) else type(func).__call__
+        self.is_async = inspect.iscoroutinefunction(runs)
+        self.is_async_generator = inspect.isasyncgenfunction(runs)
+        self.is_generator = inspect.isgeneratorfunction(runs)
         self.is_stream = self.is_generator or self.is_async_generator
-        signature = inspect.signature(func)
         self._signature = signature
         self._names = {name for name, parameter in signature.parameters.items() if parameter.kind in _NAMED}
         self._takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
@@ -59,20 +67,20 @@ class CalledFunction:
 
 
 class FunctionUpstream:
-    """`resilience.upstream.Upstream` on a user's function. ``params`` carries the call's arguments.
+    """`resilience.upstream.Upstream` on users' functions. ``params`` carries the function and its arguments.
 
     Args:
-        called: The function.
-        classify: Says what its exceptions mean.
+        classify: Says what their exceptions mean.
     """
 
-    def __init__(self, called: CalledFunction, classify: Callable[[BaseException], Outcome]) -> None:
-        self._called = called
+    def __init__(self, classify: Callable[[BaseException], Outcome]) -> None:
         self.classify = classify
 
-    def _start(self, target: Target, params: Mapping[str, Any]) -> Any:
-        bound = self._called.arguments(target, params["args"], params["kwargs"])
-        return self._called.func(*bound.args, **bound.kwargs)
+    @staticmethod
+    def _start(target: Target, params: Mapping[str, Any]) -> Any:
+        called: CalledFunction = params["called"]
+        bound = called.arguments(target, params["args"], params["kwargs"])
+        return called.func(*bound.args, **bound.kwargs)
 
     def call(self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts) -> Any:  # noqa: ARG002 (the function sets its own limits)
         """Call it."""

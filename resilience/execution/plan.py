@@ -109,7 +109,7 @@ def _queue_up(walk: Walk) -> Generator[Step, Any, None]:
             if ticket.released:
                 queue.rejoin(ticket)
                 first = queue.is_first(ticket)
-            if first and walk.probe_eagerly():
+            if first and not (over and walk.has_probed) and walk.probe_eagerly():
                 return
             seconds = walk.look_again(ends_at, first=first)
             yield Wait(ticket, seconds)

@@ -85,7 +85,7 @@ class Admission(Protocol):
         """Whether it is the once-a-second probe of a target that is still open."""
         ...
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[object]:
         """Mark the breakers as held while the attempt runs, so that guards below do not ask twice."""
         ...
 

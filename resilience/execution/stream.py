@@ -8,7 +8,6 @@ from resilience.execution.attempt import timed_out
 from resilience.outcome import Kind, Outcome
 
 if TYPE_CHECKING:
-    import asyncio  # noqa: F401 (named in a docstring)
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
@@ -16,10 +15,9 @@ if TYPE_CHECKING:
     from resilience.execution.steps import Attempt, Deliver, Reply, Step
     from resilience.upstream import Piece
 
-_TOUCH_SECONDS = 1.0  # a lease lasts a minute; telling it more often would only cost
-
-if TYPE_CHECKING:
     Plan = Generator[Step, Any, Any]
+
+_TOUCH_SECONDS = 1.0  # a lease lasts a minute; telling it more often would only cost
 
 
 class _Delivery:
@@ -195,8 +193,9 @@ class AsyncGuardedStream(_Delivery):
             return self._outcome(Kind.SUCCESS)
         alarm = self._opened.alarm
         assert alarm is not None  # noqa: S101 (every async stream is opened with one)
-        due = alarm.arm(self._left)
-        started = due - self._left
+        monotonic = self._job.lane.monotonic
+        started = monotonic()
+        alarm.arm(self._left)
         try:
             piece = await anext(self._pieces)
         except StopAsyncIteration:
@@ -211,7 +210,7 @@ class AsyncGuardedStream(_Delivery):
             raise
         finally:
             alarm.disarm()
-        now = alarm.time()
+        now = monotonic()
         self._arrived(piece, now - started, now)
         if self._left <= 0:
             return self._of_stall()

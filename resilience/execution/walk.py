@@ -211,6 +211,11 @@ class Walk:
         """Whether the route waits when nothing is eligible."""
         return self.route.settings.on_exhausted == "wait"
 
+    @property
+    def has_probed(self) -> bool:
+        """Whether it has been an eager probe."""
+        return self._eagers is not None
+
     def check(self) -> None:
         """Give up if nothing could help any more."""
         if not self.candidates:
@@ -297,7 +302,7 @@ class Walk:
             self.give_up(f"nothing came back within the {most:.3g} s that it may wait")
         chance, eager = health.next_chance(targets), health.next_eager(targets)
         # An eager probe may come back at any moment, also one of somebody else's that is in flight.
-        if eager is None and (chance is None or chance > ends_at):
+        if eager is None and (chance is None or chance > ends_at) and not self._any_moment():
             self.give_up("nothing comes back while it may wait")
         if not first:
             return ends_at - now
@@ -376,6 +381,15 @@ class Walk:
             ),
             tries=self._tries.get(place, 1),
         )
+
+    def _any_moment(self) -> bool:
+        """Whether a candidate waits for nothing that has a time: a half-open one for the probe that is in flight."""
+        health = self.lane.health
+        for place in self.candidates:
+            refused = health.rejection(place.target)
+            if refused is None or (refused.retry_after is None and health.next_chance((place.target,)) is not None):
+                return True
+        return False
 
     def _is_paused(self, place: RoutedTarget) -> bool:
         return self._pauses is not None and self._pauses.get(place, 0.0) > self.now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resilience.breaker.permit import holding
+from resilience.breaker.held import Holding
 from resilience.breaker.states import Open
 from resilience.outcome import Effect, Kind
 
@@ -30,6 +30,7 @@ class Admission:
     """
 
     __slots__ = (
+        "_answered_at",
         "_health",
         "_provider",
         "_registry",
@@ -57,10 +58,10 @@ class Admission:
         self._target = target
         self._provider = provider
         self._settled = False
+        self._answered_at: float | None = None
         self.started = started
         self.is_eager = is_eager
         self.is_forced = is_forced
-        health.provider.in_flight += 1
         self._ticket = health.in_flight.enter(started)
 
     @property
@@ -73,19 +74,28 @@ class Admission:
         """Whether a half-open circuit waits for this attempt."""
         return bool((self._target and self._target.is_probe) or (self._provider and self._provider.is_probe))
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[object]:
         """Mark both breakers as held while the attempt runs: guards and callbacks below it do not ask again."""
-        return holding(self._health.breaker, self._health.provider.breaker)
+        return Holding(self._health.breaker, self._health.provider.breaker)
 
     def first_content(self, latency_seconds: float) -> None:
         """A stream's first content has come: the target is not hanging, and a probe earns its place."""
         if self._settled:
             return
+        health = self._health
+        health.in_flight.leave(self._ticket)
+        self._registry.answered(health, latency_seconds)
+        self._answered_at = health.in_flight.last_success
+        own, shared = self._target, self._provider
+        opened = [health.breaker] if own is not None and own.first_content(latency_seconds) else []
+        if shared is not None and shared.first_content(latency_seconds):
+            opened.append(health.provider.breaker)
+        if opened:
+            self._opened(opened)
+
+    def unwatch(self) -> None:
+        """The first content cannot be seen from where the caller stands: this call is no witness of a hang."""
         self._health.in_flight.leave(self._ticket)
-        self._registry.answered(self._health, latency_seconds)
-        for permit in (self._target, self._provider):
-            if permit is not None:
-                permit.first_content(latency_seconds)
 
     def touch(self) -> None:
         """A stream shows life: renew the lease of a probe."""
@@ -101,69 +111,76 @@ class Admission:
             shortened: Whether the caller had made the timeout shorter than the target's own. Such a timeout says
                 nothing if another call to the target succeeded while this one ran.
         """
-        if self._settled:
+        settled, self._settled = self._settled, True  # one step under the GIL: two threads may both end a stream
+        if settled:
             return
         self._leave()
         health = self._health
         verdict = outcome.verdict
         target_effect, provider_effect = verdict.target, verdict.provider
-        if shortened and outcome.kind is Kind.TIMEOUT and health.in_flight.last_success > self.started:
+        if shortened and outcome.kind is Kind.TIMEOUT and self._others_succeeded():
             target_effect = provider_effect = Effect.IGNORED
         if target_effect is Effect.SUCCESS:
-            self._registry.answered(health, outcome.latency_seconds)
-        opened = [
-            breaker
-            for breaker, permit, effect in (
-                (health.breaker, self._target, target_effect),
-                (health.provider.breaker, self._provider, provider_effect),
-            )
-            if permit is not None and self._record(breaker, permit, effect, outcome)
-        ]
-        if len(opened) > 1:
-            _share_end(opened)
+            # A stream has told its time to the first token already.
+            told = self._answered_at is not None
+            self._registry.answered(health, None if told else outcome.latency_seconds)
+        own, shared = self._target, self._provider
+        opened = [health.breaker] if own is not None and _record(health.breaker, own, target_effect, outcome) else []
+        if shared is not None:
+            if outcome.kind is Kind.CONNECTION:
+                shared.source = None  # nobody is there: no second witness is needed
+            if _record(health.provider.breaker, shared, provider_effect, outcome):
+                opened.append(health.provider.breaker)
         if opened:
-            self._registry.tripped(health)
-            for breaker in opened:
-                breaker.drain()
+            self._opened(opened)
 
     def give_back(self) -> None:
         """End without an outcome: nothing was sent, or nobody knows."""
-        if self._settled:
+        settled, self._settled = self._settled, True
+        if settled:
             return
         self._leave()
         for permit in (self._target, self._provider):
             if permit is not None:
                 permit.ignore()
 
+    def _others_succeeded(self) -> bool:
+        last = self._health.in_flight.last_success
+        return last > self.started and last != self._answered_at
+
     def _leave(self) -> None:
-        self._settled = True
         self._health.in_flight.leave(self._ticket)
-        self._health.provider.in_flight -= 1
+        self._health.provider.leave()
         self._health.last_used = self._registry.monotonic()
 
-    def _record(self, breaker: CircuitBreaker, permit: Permit, effect: Effect, outcome: Outcome) -> bool:
-        if permit.is_settled:
-            return False
-        if effect is Effect.SUCCESS:
-            window = breaker.window
-            if window.era is permit.era:
-                permit.detach()
-                window.calls += 1
-                return False
-        elif effect is Effect.FAILURE and breaker is self._health.provider.breaker:
-            permit.source = self._health.evidence(outcome.kind)
-        permit.detach()
-        opened = breaker.record(permit, effect, outcome, draining=False)
-        if not opened:
+    def _opened(self, opened: list[CircuitBreaker]) -> None:
+        if len(opened) > 1:
+            _share_end(opened)
+        self._registry.tripped(self._health)
+        for breaker in opened:
             breaker.drain()
-        return opened
 
     def __del__(self) -> None:
         if not getattr(self, "_settled", True):
             # The permits give themselves back as they are dropped; what we count ourselves is left here.
             self._settled = True
-            self._health.provider.in_flight -= 1
+            self._health.provider.leave()
             self._health.in_flight.drop(self._ticket)
+
+
+def _record(breaker: CircuitBreaker, permit: Permit, effect: Effect, outcome: Outcome) -> bool:
+    if permit.is_settled:
+        return False
+    permit.detach()
+    if effect is Effect.SUCCESS:
+        window = breaker.window
+        if window.era is permit.era:
+            window.calls += 1
+            return False
+    opened = breaker.record(permit, effect, outcome, draining=False)
+    if not opened:
+        breaker.drain()
+    return opened
 
 
 def _share_end(opened: list[CircuitBreaker]) -> None:

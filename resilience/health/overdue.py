@@ -54,8 +54,6 @@ class InFlight:
         with self._lock:
             ticket = next(self._tickets)
             self._started[ticket] = now
-            if self.overdue_since is not None:
-                self._let_at = now
             return ticket
 
     def leave(self, ticket: int) -> None:
@@ -67,14 +65,16 @@ class InFlight:
         """Leave from the garbage collector, which may run inside our own locked section: no lock."""
         self._started.pop(ticket, None)
 
-    def succeeded(self, now: float, latency_seconds: float) -> float | None:
-        """Something worked: remember how long it took.
+    def succeeded(self, now: float, latency_seconds: float | None) -> float | None:
+        """Something worked: remember how long it took, where that is not known already.
 
         Returns:
             For how many seconds the target had been overdue, None if it was not.
         """
         with self._lock:
             self.last_success = now
+            if latency_seconds is None:
+                return self._on_time_locked(now)
             if self._latencies is None:
                 self._latencies = array("d")
             if len(self._latencies) < _REMEMBERED:
@@ -122,6 +122,16 @@ class InFlight:
     def refuses(self, now: float) -> bool:
         """Whether an overdue target has had its one call of this second."""
         return self.overdue_since is not None and now < self._let_at + LET_SECONDS
+
+    def take_let(self, now: float) -> bool:
+        """Take an overdue target's one call of this second; False: it is gone. Always True while on time."""
+        if self.overdue_since is None:
+            return True
+        with self._lock:
+            if self.refuses(now):
+                return False
+            self._let_at = now
+            return True
 
     def next_let(self) -> float:
         """Monotonic time from which an overdue target gets its next call."""

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from resilience.health.overdue import InFlight
 
 
-def read_breaker(breaker: CircuitBreaker, in_flight: InFlight | None = None) -> BreakerSnapshot:
-    """Read one breaker; ``in_flight`` for a target's calls on the wire."""
+def read_breaker(
+    breaker: CircuitBreaker, in_flight: InFlight | None = None, *, elsewhere: bool = True
+) -> BreakerSnapshot:
+    """Read one breaker.
+
+    Args:
+        breaker: The breaker.
+        in_flight: A target's calls on the wire.
+        elsewhere: Whether everything else that a call needs would let it through, as a target's provider.
+    """
     now, wall = breaker.monotonic(), breaker.clock.now()
     eligible = breaker.is_eligible()
     state = breaker.rules.state if breaker.rules is not None else None
@@ -33,7 +41,7 @@ def read_breaker(breaker: CircuitBreaker, in_flight: InFlight | None = None) -> 
         reason=reason,
         since=wall - timedelta(seconds=max(0.0, now - breaker.since)),
         next_probe_at=next_probe,
-        eligible=eligible and not (in_flight is not None and in_flight.refuses(now)),
+        eligible=eligible and elsewhere,
         calls=reading.calls,
         failures=reading.failures,
         slow_calls=reading.slow,
@@ -42,7 +50,7 @@ def read_breaker(breaker: CircuitBreaker, in_flight: InFlight | None = None) -> 
         opens=rules.opens if rules is not None else breaker.stock.opens,
         holds=rules.holds if rules is not None else 0,
         rejected=breaker.rejected,
-        probe_rounds_failed=opened.rounds if opened is not None else 0,
+        probe_rounds_failed=max(opened.rounds, opened.account_rounds) if opened is not None else 0,
         probes_in_flight=len(state.probes) if isinstance(state, HalfOpen) else 0,
         last_error_kind=rules.last_kind.value if rules is not None and rules.last_kind is not None else None,
         generation=breaker.generation,

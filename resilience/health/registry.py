@@ -6,11 +6,11 @@ import random
 from typing import TYPE_CHECKING
 
 from resilience.breaker.circuit import CircuitBreaker
-from resilience.breaker.permit import HELD, Permit
-from resilience.breaker.states import HalfOpen, Open
+from resilience.breaker.held import is_held
+from resilience.breaker.states import CircuitState, HalfOpen, Open
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameError
-from resilience.events import EventHub, TargetOnTime, TargetOverdue
+from resilience.events import EventHub, PermitRefused, TargetOnTime, TargetOverdue
 from resilience.fork import renew_in_children
 from resilience.health.admission import Admission
 from resilience.health.reading import read_breaker
@@ -24,10 +24,12 @@ from resilience.upstream import Force
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from resilience.breaker.permit import Permit
     from resilience.clock import Clock
     from resilience.events import Event, Sink
-    from resilience.health.roster import ProviderHealth, Role, TargetHealth
+    from resilience.health.roster import Role, TargetHealth
     from resilience.outcome import Outcome
+    from resilience.snapshots import BreakerSnapshot
     from resilience.upstream import Target
 
 
@@ -103,7 +105,7 @@ class HealthRegistry:
             policy=settings.target_breaker if role == "target" else settings.provider(provider).breaker,
             clock=self.clock,
             rng=self._rng,
-            sink=self.hub.publish,
+            sink=self.hub,
             provider=provider,
             role=role,
             classify=self._classify,
@@ -132,14 +134,16 @@ class HealthRegistry:
         health = self._health(target)
         now = self.monotonic()
         self._look_for_hang(health, now)
-        if health.in_flight.refuses(now):
-            raise self._overdue_error(health, now)
-        self._check_concurrency(health.provider)
-        held = HELD.get()
-        own = _permit(health.breaker, held, timeout_seconds, force)
+        if not health.in_flight.take_let(now):
+            raise self._told(self._overdue_error(health, now))
+        if not health.provider.enter():
+            raise self._told(_too_many(health))
+        own: Permit | None = None
         try:
-            shared = _permit(health.provider.breaker, held, timeout_seconds, force)
-        except RejectedError:
+            own = _permit(health.breaker, None, timeout_seconds, force)
+            shared = _permit(health.provider.breaker, health.witness, timeout_seconds, force)
+        except BaseException:
+            health.provider.leave()
             if own is not None:
                 own.ignore()
             raise
@@ -154,21 +158,23 @@ class HealthRegistry:
         health = self._health(target)
         now = self.monotonic()
         due = self._next_eager(health, now)
-        if due is None or due > now:
+        if due is None or due > now or not health.provider.enter():
             return None
-        permits: list[Permit] = []
+        permits: list[Permit | None] = []
         eager = False
-        for breaker in (health.breaker, health.provider.breaker):
-            permit: Permit | None = breaker.acquire_eager(timeout_seconds=timeout_seconds)
-            eager = eager or permit is not None
-            if permit is None:
-                try:
-                    permit = breaker.acquire(timeout_seconds=timeout_seconds)
-                except RejectedError:
-                    for taken in permits:
+        for breaker, source in ((health.breaker, None), (health.provider.breaker, health.witness)):
+            permit: Permit | None = None
+            if not is_held(breaker):
+                permit = breaker.acquire_eager(source=source, timeout_seconds=timeout_seconds)
+                eager = eager or permit is not None
+            try:
+                permits.append(permit or _permit(breaker, source, timeout_seconds, Force.NO))
+            except RejectedError:
+                health.provider.leave()
+                for taken in permits:
+                    if taken is not None:
                         taken.ignore()
-                    return None
-            permits.append(permit)
+                return None
         return Admission(self, health, permits[0], permits[1], now, is_eager=eager)
 
     def is_eligible(self, target: Target) -> bool:
@@ -176,7 +182,7 @@ class HealthRegistry:
         health = self._roster.find(target)
         if health is None:
             return True
-        if not (health.breaker.is_eligible() and health.provider.breaker.is_eligible()):
+        if not (health.breaker.is_eligible() and health.provider.breaker.is_eligible(health.witness)):
             return False
         now = self.monotonic()
         self._look_for_hang(health, now)
@@ -185,9 +191,9 @@ class HealthRegistry:
     def rejection(self, target: Target) -> RejectedError | None:
         """Why the target is not in rotation now, None if it is."""
         health = self._health(target)
-        for breaker in (health.provider.breaker, health.breaker):
-            if not breaker.is_eligible():
-                return breaker.rejection()
+        for breaker, source in ((health.provider.breaker, health.witness), (health.breaker, None)):
+            if not breaker.is_eligible(source):
+                return breaker.rejection(source)
         now = self.monotonic()
         return self._overdue_error(health, now) if health.in_flight.refuses(now) else None
 
@@ -209,8 +215,8 @@ class HealthRegistry:
 
     # -- what came of it ------------------------------------------------------------------------------------
 
-    def answered(self, health: TargetHealth, latency_seconds: float) -> None:
-        """A target gave an answer, or the first content of one."""
+    def answered(self, health: TargetHealth, latency_seconds: float | None) -> None:
+        """A target gave an answer, or the first content of one; None: its time has been told already."""
         overdue = health.in_flight.succeeded(self.monotonic(), latency_seconds)
         if overdue is not None:
             self.hub.publish(TargetOnTime(health.target.name, health.target.provider, overdue))
@@ -245,7 +251,7 @@ class HealthRegistry:
         return Snapshot(
             at=self.clock.now(),
             providers={provider.name: read_breaker(provider.breaker) for provider in providers},
-            targets={health.target.name: read_breaker(health.breaker, health.in_flight) for health in targets},
+            targets={health.target.name: self._read_target(health) for health in targets},
             routes={
                 name: RouteSnapshot(name=name, targets=names, eligible=tuple(map(str, self.rotation(name))))
                 for name, names in self._routes.items()
@@ -271,7 +277,17 @@ class HealthRegistry:
         # A dynamic target may have been forgotten while its request waited: then it is new.
         return self._roster.find(target) or self._roster.add(target)
 
+    def _read_target(self, health: TargetHealth) -> BreakerSnapshot:
+        return read_breaker(health.breaker, health.in_flight, elsewhere=self.is_eligible(health.target))
+
+    def _told(self, error: RejectedError) -> RejectedError:
+        if self.hub.sinks:
+            self.hub.publish(PermitRefused(error.breaker or "", error.provider, str(error), error.retry_after))
+        return error
+
     def _look_for_hang(self, health: TargetHealth, now: float) -> None:
+        if health.breaker.current_state != CircuitState.CLOSED:
+            return  # its breaker speaks for it
         policy = self.settings.target_breaker
         found = health.in_flight.notice(now, policy.overdue_factor, policy.minimum_calls)
         if found is not None:
@@ -286,27 +302,14 @@ class HealthRegistry:
         )
         return RejectedError(message, health.target.name, health.target.provider, wait, Kind.TIMEOUT)
 
-    def _check_concurrency(self, provider: ProviderHealth) -> None:
-        limit = provider.max_concurrency
-        if limit is not None and provider.in_flight >= limit:
-            raise ConcurrencyLimitError(
-                f"{provider.name} has {provider.in_flight} calls in flight, max_concurrency is {limit}",
-                provider.name,
-                provider.name,
-            )
-
-    def _chance(self, health: TargetHealth, now: float) -> float | None:
+    @staticmethod
+    def _chance(health: TargetHealth, now: float) -> float | None:
         latest = now
-        for breaker in (health.breaker, health.provider.breaker):
-            state = breaker.rules.state if breaker.rules is not None else None
-            if isinstance(state, Open):
-                if state.reason == "account":
-                    return None
-                latest = max(latest, state.until)
-            elif isinstance(state, HalfOpen) and not breaker.is_eligible():
-                latest = max(latest, min(state.probes.values(), default=now))
-            elif not breaker.is_eligible():
+        for breaker, source in ((health.breaker, None), (health.provider.breaker, health.witness)):
+            chance = breaker.next_chance(source)
+            if chance is None:
                 return None
+            latest = max(latest, chance)
         if health.in_flight.refuses(now):
             latest = max(latest, health.in_flight.next_let())
         return latest
@@ -314,16 +317,13 @@ class HealthRegistry:
     @staticmethod
     def _next_eager(health: TargetHealth, now: float) -> float | None:
         latest: float | None = None
-        for breaker in (health.breaker, health.provider.breaker):
-            rules = breaker.rules
-            state = rules.state if rules is not None else None
-            if rules is not None and isinstance(state, Open):
-                due = rules.next_eager(now)
-                if due is None:
-                    return None  # an account or a rate limit: asking earlier cannot help
-                latest = due if latest is None else max(latest, due)
-            elif not breaker.is_eligible():
-                return None
+        for breaker, source in ((health.breaker, None), (health.provider.breaker, health.witness)):
+            if is_held(breaker) or breaker.is_eligible(source):
+                continue
+            due = breaker.rules.next_eager(now) if breaker.rules is not None else None
+            if due is None:
+                return None  # an account, a rate limit or a person: asking earlier cannot help
+            latest = due if latest is None else max(latest, due)
         return latest
 
     def renew_after_fork(self) -> None:
@@ -332,18 +332,21 @@ class HealthRegistry:
         self._roster.renew_after_fork()
 
 
-def _permit(
-    breaker: CircuitBreaker, held: frozenset[object], timeout_seconds: float | None, force: Force
-) -> Permit | None:
-    if breaker in held:
+def _too_many(health: TargetHealth) -> ConcurrencyLimitError:
+    provider = health.provider
+    return ConcurrencyLimitError(
+        f"{provider.name} has {provider.in_flight} calls in flight, max_concurrency is {provider.max_concurrency}",
+        provider.name,
+        provider.name,
+    )
+
+
+def _permit(breaker: CircuitBreaker, source: str | None, timeout_seconds: float | None, force: Force) -> Permit | None:
+    if is_held(breaker):
         return None  # a guard around this call holds it already
-    if force is Force.NO:
-        return breaker.acquire(timeout_seconds=timeout_seconds)
-    try:
-        return breaker.acquire(timeout_seconds=timeout_seconds)
-    except RejectedError:
+    if force is not Force.NO and not breaker.is_eligible(source):
         state = breaker.rules.state if breaker.rules is not None else None
         opened = state.opened if isinstance(state, HalfOpen) else state
         if isinstance(opened, Open) and (opened.by_rate or (force is Force.OUTAGE and opened.is_outage)):
             return breaker.stray_permit()
-        raise
+    return breaker.acquire(source=source, timeout_seconds=timeout_seconds)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Final, Literal
 
+from resilience.breaker.states import CircuitState
 from resilience.health.overdue import InFlight
-from resilience.outcome import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +22,14 @@ Role = Literal["provider", "target"]
 MAX_DYNAMIC_TARGETS: Final = 10_000
 IDLE_SECONDS: Final = 900.0
 _SWEEP_EVERY: Final = 256
+# A circuit whose open time is over reads half-open; it has forgotten its trouble if nobody asks for long.
+_OVER: Final = frozenset({CircuitState.CLOSED, CircuitState.HALF_OPEN})
 
 
 class ProviderHealth:
     """One provider: its breaker, and how many of its targets are in use."""
 
-    __slots__ = ("breaker", "in_flight", "max_concurrency", "name", "targets")
+    __slots__ = ("_lock", "breaker", "in_flight", "is_pinned", "max_concurrency", "name", "targets")
 
     def __init__(self, name: str, breaker: CircuitBreaker, max_concurrency: int | None) -> None:
         self.name = name
@@ -33,6 +37,26 @@ class ProviderHealth:
         self.max_concurrency = max_concurrency
         self.in_flight = 0
         self.targets = 0
+        # Somebody outside holds the breaker, or the settings name a target of it: never forgotten.
+        self.is_pinned = False
+        self._lock = threading.Lock()
+
+    def enter(self) -> bool:
+        """Count one more call in flight; False: as many as are allowed are."""
+        with self._lock:
+            if self.max_concurrency is not None and self.in_flight >= self.max_concurrency:
+                return False
+            self.in_flight += 1
+            return True
+
+    def leave(self) -> None:
+        """Count one less. Without the lock: the garbage collector calls it, anywhere."""
+        self.in_flight -= 1
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: a fresh lock, and none of the parent's calls."""
+        self._lock = threading.Lock()
+        self.in_flight = 0
 
 
 class TargetHealth:
@@ -47,10 +71,14 @@ class TargetHealth:
         self.in_flight = InFlight()
         self.last_used = now
 
-    def evidence(self, kind: Kind) -> str | None:
-        """Who testifies against the provider; None where one witness is enough."""
-        alone = kind is Kind.CONNECTION or self.provider.targets <= 1
-        return None if alone else self.target.name
+    @property
+    def witness(self) -> str | None:
+        """Who testifies against the provider; None where one witness is enough, having no siblings."""
+        return self.target.name if self.provider.targets > 1 else None
+
+    def is_forgettable(self) -> bool:
+        """Whether nobody would miss it: nothing in flight, and what it knows is over."""
+        return not len(self.in_flight) and self.breaker.current_state in _OVER
 
 
 class Roster:
@@ -79,32 +107,38 @@ class Roster:
 
     def find(self, target: Target) -> TargetHealth | None:
         """The entry of an equal target, None where there is none."""
-        return self._by_identity.get(target.identity)
+        return self._by_identity.get(_identity(target))
 
     def add(self, target: Target) -> TargetHealth:
         """Enter a target, or find the equal one."""
-        known = self._by_identity.get(target.identity)
+        known = self.find(target)
         if known is not None:
             return known
         with self._lock:
-            known = self._by_identity.get(target.identity)
+            known = self.find(target)
             if known is not None:
                 return known
+            if target.name in self.targets:  # another target by the same name, added by another thread just now
+                names = (f"{target.name}#{number}" for number in count(2))
+                target = replace(target, name=next(name for name in names if name not in self.targets))
             if target.dynamic:
                 self._dynamic += 1
                 if self._dynamic % _SWEEP_EVERY == 0:
                     self._sweep_locked()
             provider = self._provider_locked(target.provider)
             provider.targets += 1
+            provider.is_pinned = provider.is_pinned or not target.dynamic
             breaker = self._make_breaker(target.name, "target", target.provider)
             entry = TargetHealth(target, breaker, provider, self._monotonic())
-            self.targets[target.name] = self._by_identity[target.identity] = entry
+            self.targets[target.name] = self._by_identity[_identity(target)] = entry
             return entry
 
     def provider(self, name: str) -> ProviderHealth:
-        """A provider's entry, made where there is none yet."""
+        """A provider's entry, made where there is none yet, and kept."""
         with self._lock:
-            return self._provider_locked(name)
+            provider = self._provider_locked(name)
+            provider.is_pinned = True
+            return provider
 
     def renew_after_fork(self) -> None:
         """In a forked child: a fresh lock, and none of the parent's calls in flight."""
@@ -112,7 +146,7 @@ class Roster:
         for entry in self._by_identity.values():
             entry.in_flight.renew_after_fork()
         for provider in self.providers.values():
-            provider.in_flight = 0
+            provider.renew_after_fork()
 
     def _provider_locked(self, name: str) -> ProviderHealth:
         provider = self.providers.get(name)
@@ -122,17 +156,36 @@ class Roster:
         return provider
 
     def _sweep_locked(self) -> None:
-        """Forget dynamic targets that are closed and idle; past the limit, the longest idle first."""
+        """Forget idle dynamic targets; past the limit the longest idle first, then open ones: bad keys are many."""
         now = self._monotonic()
-        dynamic = [entry for entry in self._by_identity.values() if entry.target.dynamic]
-        idle = [entry for entry in dynamic if not len(entry.in_flight) and entry.breaker.current_state == "closed"]
-        idle.sort(key=lambda entry: entry.last_used)
+        dynamic = sorted(
+            (entry for entry in self._by_identity.values() if entry.target.dynamic), key=lambda entry: entry.last_used
+        )
         surplus = len(dynamic) - MAX_DYNAMIC_TARGETS
-        for position, entry in enumerate(idle):
-            if position >= surplus and now - entry.last_used < IDLE_SECONDS:
+        for entry in filter(TargetHealth.is_forgettable, dynamic):
+            if surplus <= 0 and now - entry.last_used < IDLE_SECONDS:
                 break
-            del self._by_identity[entry.target.identity], self.targets[entry.target.name]
-            provider = entry.provider
-            provider.targets -= 1
-            if provider.targets == 0 and provider.breaker.current_state == "closed":
-                self.providers.pop(provider.name, None)
+            self._forget_locked(entry)
+            surplus -= 1
+        for entry in dynamic:
+            if surplus <= 0:
+                break
+            gone = _identity(entry.target) not in self._by_identity
+            if gone or len(entry.in_flight) or entry.breaker.current_state == CircuitState.ISOLATED:
+                continue
+            self._forget_locked(entry)
+            surplus -= 1
+
+    def _forget_locked(self, entry: TargetHealth) -> None:
+        del self._by_identity[_identity(entry.target)], self.targets[entry.target.name]
+        provider = entry.provider
+        provider.targets -= 1
+        # An open provider that nobody uses any more has nobody left to tell.
+        isolated = provider.breaker.current_state == CircuitState.ISOLATED
+        if provider.targets == 0 and not provider.is_pinned and not isolated:
+            self.providers.pop(provider.name, None)
+
+
+def _identity(target: Target) -> str:
+    # Made by hand, for a test or a script, a target may have nothing but its name.
+    return target.identity or target.name

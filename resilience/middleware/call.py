@@ -7,7 +7,8 @@ import math
 import sys
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import httpx
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
         SyncStream,
         Target,
     )
+
+OUR_CALL: Final = "resilience-"
 
 
 class _TruthyZero(int):
@@ -59,6 +62,7 @@ def _rounded_up(seconds: float) -> float:
     return round(math.ceil(round(seconds / step, 6)) * step, 6)
 
 
+@lru_cache(maxsize=256)  # building one costs more than the rest of the arguments together; nobody changes it
 def wire_timeout(seconds: float) -> httpx.Timeout:
     """A limit for each wait on the wire: connect, write, and each read."""
     timeout = _WireTimeout(seconds)
@@ -76,6 +80,7 @@ class LiteLLMUpstream:
         import litellm  # noqa: PLC0415 (takes seconds; whoever builds this needs it now)
 
         self._litellm = litellm
+        litellm.suppress_debug_info = True  # as its Router does: else it prints advice at every error to stdout
         # Without the extra `mcp`, LiteLLM fails on any `tools=`; no MCP tool can be meant then.
         self._without_mcp = importlib.util.find_spec("mcp") is None
 
@@ -181,6 +186,8 @@ class LiteLLMUpstream:
         arguments["num_retries"] = 0
         arguments["max_retries"] = _NO_RETRIES
         arguments["timeout"] = wire_timeout(seconds)
+        # An attempt's own id, by which our callback knows it in every hook and thread: the engine judges it already.
+        arguments["litellm_call_id"] = f"{OUR_CALL}{arguments.get('litellm_call_id') or uuid4()}"
         if stream:
             arguments["stream"] = True
         if self._without_mcp and arguments.get("tools"):

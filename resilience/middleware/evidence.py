@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from resilience.middleware.bodies import codes_of, decoded, parsed_body, sentences_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -270,7 +270,7 @@ class _Collected:
             if parsed is not None:
                 self._add_body(parsed, into)
             elif isinstance(said, (str, bytes)) and said:
-                into.append(_decoded(said)[:_LONGEST_TEXT])
+                into.append(decoded(said)[:_LONGEST_TEXT])
         if not litellm:
             for name in ("code", "type"):
                 self._add_code(getattr(link, name, None))
@@ -279,35 +279,9 @@ class _Collected:
 
     def _add_body(self, body: dict[str, Any], into: list[str]) -> None:
         self.bodies.append(body)
-        inner = body.get("error")
-        if not isinstance(inner, (dict, str)):
-            nested = body.get("response")  # response.failed of the responses API
-            inner = nested.get("error") if isinstance(nested, dict) else None
-        for part in (body, inner if isinstance(inner, dict) else {}):
-            for name in ("code", "Code", "type", "status", "error_code", "__type", "reason", "innererror"):
-                value = part.get(name)
-                if isinstance(value, dict):
-                    value = value.get("code")
-                self._add_code(value)
-            sentences = (part.get(name) for name in ("message", "Message", "detail"))
-            into.extend(sentence[:_LONGEST_TEXT] for sentence in sentences if isinstance(sentence, str))
-            self._add_details(part.get("details"), into)
-            metadata = part.get("metadata")
-            if isinstance(metadata, dict):
-                self._add_code(metadata.get("error_type"))
-        if isinstance(inner, str):
-            into.append(inner[:_LONGEST_TEXT])
-
-    def _add_details(self, details: Any, into: list[str]) -> None:
-        for detail in details if isinstance(details, list) else [details]:
-            if not isinstance(detail, dict):
-                continue
-            self._add_code(detail.get("error_code"))
-            self._add_code(detail.get("reason"))
-            violations = detail.get("violations")
-            listed = violations if isinstance(violations, list) else []
-            quotas = [violation.get("quotaId") for violation in listed if isinstance(violation, dict)]
-            into.extend(quota for quota in quotas if isinstance(quota, str))
+        for code in codes_of(body):
+            self._add_code(code)
+        into.extend(sentence[:_LONGEST_TEXT] for sentence in sentences_of(body))
 
     def _add_code(self, value: object) -> None:
         if isinstance(value, str) and 0 < len(value) <= 200:
@@ -315,10 +289,6 @@ class _Collected:
         status = _as_status(value)
         if status is not None and self.body_status is None and status >= 400:
             self.body_status = status
-
-
-def _decoded(said: str | bytes) -> str:
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
 
 
 def _text_of(response: Any) -> str | None:
@@ -329,27 +299,6 @@ def _text_of(response: Any) -> str | None:
     except Exception:  # noqa: BLE001 (an unread or closed stream: each client raises its own class)
         return None
     return text if isinstance(text, str) else None
-
-
-def parsed_body(said: object) -> dict[str, Any] | None:
-    """The JSON object (or Python literal, as LiteLLM prints one) in a message; None where there is none."""
-    if not isinstance(said, (str, bytes)):
-        return None
-    text = _decoded(said)
-    if text.startswith(("b'", 'b"')):
-        text = text[2:-1]  # LiteLLM's str() of a body in bytes
-    start = text.find("{")
-    if start < 0 or len(text) > 65_536:
-        return None
-    text = text[start : text.rfind("}") + 1]
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            body = parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            continue
-        if isinstance(body, dict):
-            return body
-    return None
 
 
 def _pre_call_seen(link: BaseException) -> bool | None:

@@ -61,7 +61,7 @@ def _family(model: str, params: Mapping[str, Any]) -> str:
 
     base = next((params[name] for name in _BASES if params.get(name)), None)
     given = params.get("custom_llm_provider")
-    # LiteLLM prints advice about an unknown name to the terminal; a name with neither is caught before it does.
+    litellm.suppress_debug_info = True  # as its Router does: else it prints advice about an unknown name to stdout
     try:
         return str(litellm.get_llm_provider(model, custom_llm_provider=given, api_base=base)[1])
     except Exception as error:

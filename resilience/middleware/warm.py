@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from resilience.upstream import Target
 
 _LOG = logging.getLogger("resilience")
+# Held during each import: a fork waits for its end. A child forked in the middle of one would inherit that module's
+# lock from a thread that it has not got, and hang at its own first call.
+_IMPORTING = threading.Lock()
 
 # What LiteLLM imports during a first call, by what made it slow when measured (see `warm`).
 _ALWAYS = (
@@ -59,7 +63,8 @@ def warm(targets: Iterable[Target]) -> threading.Thread:
 def _run(families: list[tuple[str, str]]) -> None:
     for name, step in _steps(families):
         try:
-            step()
+            with _IMPORTING:
+                step()
         except Exception:  # noqa: BLE001 (somebody else's import may fail in any way; a call will tell)
             _LOG.debug("could not warm %s", name, exc_info=True)
 
@@ -90,3 +95,9 @@ def _load_family(family: str, model: str) -> None:
     plain = litellm.get_llm_provider(model, custom_llm_provider=family)[0]
     ProviderConfigManager.get_provider_chat_config(plain, LlmProviders(family))
     litellm.get_supported_openai_params(plain, custom_llm_provider=family)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_IMPORTING.acquire, after_in_parent=_IMPORTING.release, after_in_child=_IMPORTING.release
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilience.errors import ConfigurationError
@@ -11,33 +13,50 @@ from resilience.routing.route import Route, RoutedTarget
 from resilience.settings import RouteSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from resilience.health.registry import HealthRegistry
     from resilience.settings import Settings, TargetSettings
     from resilience.upstream import Target
 
-# A caller's value for one of these makes another target: a tenant's bad key opens nobody else's breaker.
-CREDENTIALS: Final = frozenset(
+# A caller's value for one of these says who serves: another provider ...
+_PLACES: Final = frozenset(
     {
-        "api_key",
         "api_base",
         "base_url",
-        "api_version",
-        "organization",
         "custom_llm_provider",
-        "azure_ad_token",
-        "aws_access_key_id",
-        "aws_secret_access_key",
-        "aws_session_token",
+        "aws_region",
         "aws_region_name",
-        "aws_profile_name",
-        "aws_role_name",
-        "vertex_project",
+        "aws_bedrock_runtime_endpoint",
         "vertex_location",
-        "vertex_credentials",
+        "vertex_ai_location",
     }
 )
+_BASES: Final = frozenset({"api_base", "base_url"})
+# ... or another account. Both make another target: a tenant's bad key opens nobody else's breaker.
+CREDENTIALS: Final = _PLACES | {
+    "api_key",
+    "api_version",
+    "organization",
+    "azure_ad_token",
+    "azure_ad_token_provider",
+    "azure_username",
+    "azure_password",
+    "tenant_id",
+    "client_id",
+    "client_secret",
+    "aws_access_key_id",
+    "aws_secret_access_key",
+    "aws_session_token",
+    "aws_session_name",
+    "aws_profile_name",
+    "aws_role_name",
+    "aws_web_identity_token",
+    "vertex_project",
+    "vertex_ai_project",
+    "vertex_credentials",
+    "vertex_ai_credentials",
+}
 # Routes made for callers' own models and keys; the registry bounds their breakers by itself.
 _REMEMBERED: Final = 1024
 
@@ -77,13 +96,12 @@ class RouteTable:
         self._lock = threading.Lock()
         self._made: OrderedDict[object, Route] = OrderedDict()
         self._single = RouteSettings(on_exhausted="fail")
-        self._names: set[str] = set()
-        self._routes: dict[str, Route] = {}
-        for name, route in settings.routes.items():
-            if "*" not in name:
-                self._routes[name] = self._build(name, route)
-                registry.add_route(name, [place.target for place in self._routes[name].targets])
-        self._by_name = {place.target.name: place for route in self._routes.values() for place in route.targets}
+        self._routes = self._build()
+        self._alone = {
+            place.target.name: Route(None, (place,), self._single, single=True)
+            for route in self._routes.values()
+            for place in route.targets
+        }
 
     @property
     def targets(self) -> list[Target]:
@@ -102,12 +120,19 @@ class RouteTable:
         Raises:
             ConfigurationError: ``model`` is neither; the message lists the routes.
         """
-        credentials = {key: params[key] for key in params.keys() & CREDENTIALS if params[key] is not None}
-        rest = {key: value for key, value in params.items() if key not in CREDENTIALS} if credentials else dict(params)
+        credentials, rest = {}, dict(params)
+        if not CREDENTIALS.isdisjoint(params):
+            # What is None was not given: it must not hide the target's own.
+            taken = {key: rest.pop(key) for key in params.keys() & CREDENTIALS}
+            credentials = {key: value for key, value in taken.items() if value is not None}
         name = self._settings.default_route if model is None else model
         if name is None:
             raise ConfigurationError(
                 "no model was given and the settings have no route; give a model string, such as openai/gpt-4o-mini"
+            )
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                f"model: {name!r} is not allowed; allowed: a route's name, a model string, None for the default route"
             )
         route = self._routes.get(name)
         if route is not None and not credentials:
@@ -126,7 +151,7 @@ class RouteTable:
         """In a forked child: a fresh lock."""
         self._lock = threading.Lock()
 
-    def _remembered(self, name: str, credentials: Mapping[str, Any]) -> Route:
+    def _remembered(self, name: str, credentials: dict[str, Any]) -> Route:
         key = (name, tuple(sorted((key, _hashable(value)) for key, value in credentials.items())))
         return self._derived(key, lambda: self._make(name, credentials))
 
@@ -143,85 +168,81 @@ class RouteTable:
                 self._made.popitem(last=False)
         return route
 
-    def _make(self, name: str, credentials: Mapping[str, Any]) -> Route:
-        known = self._routes.get(name)
-        if known is not None:
-            places = [self._with_credentials(place, credentials) for place in known.targets]
-            return Route(known.name, tuple(places), known.settings)
-        place = self._by_name.get(name)
-        if place is not None:  # a target's own name: that target alone, with the parameters of the settings
-            place = self._with_credentials(place, credentials) if credentials else place
-            return Route(None, (place,), self._single, single=True)
-        matched = self._settings.match(name)
-        if matched is not None:
-            wildcard, settings = matched
-            return self._build(name, settings, credentials, dynamic=True, label=wildcard)
+    def _make(self, name: str, credentials: dict[str, Any]) -> Route:
+        route = self._routes.get(name) or self._alone.get(name) or self._fitting(name)
+        if route is None:
+            route = self._of_model(name, credentials)
+        elif credentials:
+            places = [replace(place, target=self._with(place.target, credentials)) for place in route.targets]
+            route = replace(route, targets=tuple(places))
+        places = [replace(place, target=self._registry.add(place.target)) for place in route.targets]
+        return replace(route, targets=tuple(places))
+
+    def _of_model(self, name: str, credentials: dict[str, Any]) -> Route:
         try:
             target = self._make_target(name, credentials, dynamic=True)
         except ConfigurationError as error:
-            raise ConfigurationError(self._unknown(name)) from error
-        return Route(None, (self._place(self._add(target), None),), self._single, single=True)
+            routes = ", ".join(self._settings.routes) or "none"
+            raise ConfigurationError(f"{name!r} is not a route (routes: {routes}), and {error}") from error
+        place = RoutedTarget(_distinct(target) if credentials else target, 1, 1.0, self._single.timeouts)
+        return Route(None, (place,), self._single, single=True)
 
-    def _build(
-        self,
-        name: str,
-        settings: RouteSettings,
-        credentials: Mapping[str, Any] | None = None,
-        *,
-        dynamic: bool = False,
-        label: str | None = None,
-    ) -> Route:
-        places = []
-        for wanted in settings.targets:
-            params = {**wanted.params, **(credentials or {})}
-            provider = None if credentials else wanted.provider
-            target = self._make_target(wanted.model, params, provider=provider, name=wanted.name, dynamic=dynamic)
-            places.append(self._place(self._add(target, named=wanted.name is not None), wanted))
-        return Route(label or name, tuple(places), settings)
+    def _fitting(self, name: str) -> Route | None:
+        """The wildcard route that serves a model. Its targets come and go with the models that are asked for."""
+        found = self._settings.match(name)
+        if found is None:
+            return None
+        label, settings = found
+        if label == name:
+            raise ConfigurationError(f"route {name!r} is a pattern; allowed: a model that fits it")
+        made = [(replace(self._target(one), dynamic=True), one) for one in settings.targets]
+        return Route(label, tuple(_placed(target, one) for target, one in made), settings)
 
-    def _with_credentials(self, place: RoutedTarget, credentials: Mapping[str, Any]) -> RoutedTarget:
-        model = place.target.model
-        params = {**place.target.params, **credentials}
-        keeps_provider = credentials.keys().isdisjoint({"api_base", "base_url", "custom_llm_provider"})
-        target = self._make_target(
-            model,
-            params,
-            name=place.target.name,
-            provider=place.target.provider if keeps_provider else None,
-            dynamic=True,
-        )
-        return RoutedTarget(self._add(target), place.order, place.weight, place.timeouts, place.prefill)
+    def _build(self) -> dict[str, Route]:
+        """The routes of the settings, but for the wildcards."""
+        wanted = {name: route for name, route in self._settings.routes.items() if "*" not in name}
+        made = {name: [(self._target(one), one) for one in route.targets] for name, route in wanted.items()}
+        names = _names([pair for pairs in made.values() for pair in pairs])
+        routes = {}
+        for name, pairs in made.items():
+            places = [_placed(self._registry.add(replace(t, name=names[t.identity])), one) for t, one in pairs]
+            routes[name] = Route(name, tuple(places), wanted[name])
+            self._registry.add_route(name, [place.target for place in places])
+        return routes
 
-    def _add(self, target: Target, *, named: bool = False) -> Target:
-        """Register under a name of its own: the model string, then model#2 and so on for different ones."""
-        registered = self._registry.known(target)
-        if registered is not None:
-            return registered
-        if target.dynamic:
-            name = f"{target.name}@{target.identity[:6]}" if target.params else target.name
-            return self._registry.add(_renamed(target, name))
-        name, number = target.name, 1
-        while name in self._names and not named:
-            number += 1
-            name = f"{target.name}#{number}"
-        self._names.add(name)
-        return self._registry.add(_renamed(target, name))
+    def _target(self, wanted: TargetSettings) -> Target:
+        return self._make_target(wanted.model, wanted.params, provider=wanted.provider, name=wanted.name)
 
-    @staticmethod
-    def _place(target: Target, wanted: TargetSettings | None) -> RoutedTarget:
-        if wanted is None:
-            return RoutedTarget(target, 1, 1.0, RouteSettings().timeouts)
-        return RoutedTarget(target, wanted.order or 1, wanted.weight, wanted.timeouts, wanted.prefill)
-
-    def _unknown(self, name: str) -> str:
-        routes = ", ".join(self._settings.routes) or "none"
-        return f"{name!r} is neither a route nor a model that LiteLLM knows a provider for; routes: {routes}"
+    def _with(self, target: Target, credentials: dict[str, Any]) -> Target:
+        """The same model for another account or at another place."""
+        provider = target.provider if credentials.keys().isdisjoint(_PLACES) else None
+        # An address has two names: the caller's, by either, takes the place of ours.
+        gone = frozenset() if _BASES.isdisjoint(credentials) else _BASES
+        params = {key: value for key, value in target.params.items() if key not in gone} | credentials
+        made = self._make_target(target.model, params, name=target.name, provider=provider, dynamic=True)
+        return _distinct(made)
 
 
-def _renamed(target: Target, name: str) -> Target:
-    if target.name == name:
-        return target
-    return type(target)(name, target.provider, target.model, target.params, target.identity, target.dynamic)
+def _names(made: Sequence[tuple[Target, TargetSettings]]) -> dict[str, str]:
+    """A name for each different target, by identity: its own, else the model string, then model#2 and so on."""
+    names = {target.identity: wanted.name for target, wanted in made if wanted.name is not None}
+    taken = set(names.values())
+    for target, _ in made:
+        if target.identity not in names:
+            numbered = (f"{target.model}#{number}" for number in count(2))
+            name = next(name for name in chain([target.model], numbered) if name not in taken)
+            names[target.identity] = name
+            taken.add(name)
+    return names
+
+
+def _distinct(target: Target) -> Target:
+    # Ten digits of the digest: nothing can be read back from them, and ten thousand tenants do not collide.
+    return replace(target, name=f"{target.name}@{target.identity[:10]}")
+
+
+def _placed(target: Target, wanted: TargetSettings) -> RoutedTarget:
+    return RoutedTarget(target, wanted.order or 1, wanted.weight, wanted.timeouts, wanted.prefill)
 
 
 def _with(route: Route, targets: Iterable[Target]) -> Route:

@@ -108,7 +108,9 @@ class ScriptedHealth:
             eager: Whether it is probed once a second meanwhile.
         """
         now = self._clock.monotonic()
-        self._out[target] = Out(reason, None if seconds is None else now + seconds, now if eager else None)
+        before = self._out.get(target)
+        due = now if before is None or before.next_eager is None else before.next_eager
+        self._out[target] = Out(reason, None if seconds is None else now + seconds, due if eager else None)
 
     def restore(self, target: str) -> None:
         """Put it back."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from resilience.upstream import CallTimeouts, Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 ASKS: dict[Operation, dict[str, Any]] = {
@@ -21,3 +25,12 @@ SHORT = CallTimeouts(attempt=0.1, first_token=0.1, stall=0.1)
 needs_mcp = pytest.mark.skipif(
     importlib.util.find_spec("mcp") is None, reason="LiteLLM's responses calls import mcp, which is not installed"
 )
+
+
+async def becomes_true(fact: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Wait until something has crossed a socket. The limit only keeps a broken test from hanging."""
+    for _ in range(int(seconds / 0.005)):
+        if fact():
+            return True
+        await asyncio.sleep(0.005)  # noqa: TID251 (a socket tells nobody)
+    return False

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
-from asks import ASKS, SHORT, TIMEOUTS, needs_mcp
+from asks import ASKS, SHORT, TIMEOUTS, becomes_true, needs_mcp
 
 from resilience.outcome import Kind
 from resilience.testing import Fault
@@ -224,15 +223,6 @@ async def test_a_blocking_stream_may_pause_longer_than_its_head(provider, target
     assert "".join(piece.text for piece in stream) == provider.answer
 
 
-def _wait_for(condition):
-    # The client's farewell crosses a socket: wait for the fact, not for a time.
-    for _ in range(500):
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
-
-
 @pytest.mark.parametrize("dialect", BOTH)
 async def test_closing_a_blocking_stream_hangs_up(provider, target, upstream, dialect):
     provider.set(Fault.stall(2))
@@ -241,7 +231,7 @@ async def test_closing_a_blocking_stream_hangs_up(provider, target, upstream, di
         pass
     stream.close()
     stream.close()
-    assert _wait_for(lambda: provider.hangups == 1)
+    assert await becomes_true(lambda: provider.hangups == 1)
 
 
 @pytest.mark.parametrize("how", ["aclose", "abandon", "abandon from a thread"])
@@ -259,11 +249,7 @@ async def test_giving_up_an_async_stream_hangs_up(provider, target, upstream, di
         stream.abandon()
     else:
         await asyncio.to_thread(stream.abandon)
-    for _ in range(500):
-        if provider.hangups:
-            break
-        await asyncio.sleep(0.01)  # noqa: TID251 (waiting for a socket, not for a time)
-    assert provider.hangups == 1
+    assert await becomes_true(lambda: provider.hangups == 1)
 
 
 @needs_mcp
@@ -273,7 +259,7 @@ async def test_giving_up_a_responses_stream_hangs_up(provider, target, upstream)
     while not (await anext(stream)).has_content:
         pass
     await stream.aclose()
-    assert await asyncio.to_thread(_wait_for, lambda: provider.hangups == 1)
+    assert await becomes_true(lambda: provider.hangups == 1)
 
 
 async def test_abandoning_a_stream_of_a_closed_loop_is_harmless(target, upstream, provider):

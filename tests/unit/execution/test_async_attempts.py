@@ -99,7 +99,6 @@ async def test_a_cancellation_that_becomes_an_error_below_is_still_one() -> None
         await task
     assert world.log == "a"
     # The same with our own timer is a timeout.
-    world.settings.timeouts  # noqa: B018 (the long limits stand; the caller's is short)
     with pytest.raises(DeadlineExceededError):
         await world.arun(deadline_seconds=0.02)
     assert world.admissions[-1].outcomes[0].kind is Kind.TIMEOUT

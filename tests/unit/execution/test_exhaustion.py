@@ -201,6 +201,14 @@ def test_a_request_that_does_not_wait_probes_each_target_once() -> None:
     assert world.log == "ab"
 
 
+def test_without_any_time_to_wait_a_request_is_one_eager_probe_at_most() -> None:
+    world = out(World({"a": Kind.TIMEOUT}, "a", max_wait_seconds=0), "outage", 300, "a", eager=True)
+    world.health.hub.subscribe(lambda event: setattr(world.health._out["a"], "next_eager", 0.0))
+    with pytest.raises(RouteExhaustedError):
+        world.run()
+    assert world.log == "a"
+
+
 def test_a_failed_eager_probe_is_not_retried_on_the_spot() -> None:
     world = out(
         World({"a": Kind.SERVER_ERROR}, "a", on_exhausted="fail", num_retries=3), "outage", 300, "a", eager=True

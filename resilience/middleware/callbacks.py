@@ -1,0 +1,312 @@
+"""The callback: guards what LiteLLM does by itself. It rejects, takes out of the Router's rotation, and records."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary, ref
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+
+from resilience.errors import RejectedError
+from resilience.middleware.bare import BareTargets
+from resilience.middleware.call import OUR_CALL
+from resilience.middleware.classify import classify
+from resilience.middleware.evidence import Mark, mark
+from resilience.middleware.recording import holds_nothing, record_sync
+from resilience.middleware.translation import refusal
+from resilience.outcome import Kind, Outcome
+from resilience.upstream import Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from resilience.health.admission import Admission
+    from resilience.runtime import MultiProviderFallback
+    from resilience.upstream import Target
+
+# Calls that ask a model something. The rest (files, batches, threads ...) says nothing about a model's health.
+_GUARDED: Final[Mapping[str, Operation | None]] = {
+    "acompletion": Operation.COMPLETION,
+    "atext_completion": Operation.COMPLETION,
+    "aembedding": Operation.EMBEDDING,
+    "aresponses": Operation.RESPONSES,
+    "aimage_generation": None,
+    "aimage_edit": None,
+    "amoderation": None,
+    "aspeech": None,
+    "atranscription": None,
+    "arerank": None,
+    "anthropic_messages": None,
+    "agenerate_content": None,
+    "agenerate_content_stream": None,
+}
+# Streams whose first chunk LiteLLM notes on the logging object; of others it cannot be seen whether they hang.
+_NOTED: Final = frozenset({"acompletion", "atext_completion", "aresponses"})
+_MOCKED: Final = ("mock_response", "mock_tool_calls", "mock_timeout")
+_METADATA: Final = ("metadata", "litellm_metadata")
+_CALL: Final = "_resilience_call"
+
+
+class _Call:
+    """One guarded call. It lives on LiteLLM's logging object: when that is gone, so is the permit.
+
+    Attributes:
+        admission: The right to it.
+        operation: What is asked, for judging an empty answer; None where nobody judges.
+        stream: Whether the answer comes in chunks.
+        latency: Seconds to the first chunk of a stream.
+        settled: Whether its outcome has been told; the first writer wins.
+    """
+
+    __slots__ = ("__weakref__", "admission", "latency", "operation", "settled", "stream")
+
+    def __init__(self, admission: Admission, operation: Operation | None, stream: bool) -> None:  # noqa: FBT001
+        self.admission = admission
+        self.operation = operation
+        self.stream = stream
+        self.latency: float | None = None
+        self.settled = False
+
+    def settle(self, outcome: Outcome) -> None:
+        """Tell the outcome; the first writer wins."""
+        self.settled = True
+        self.admission.settle(outcome)
+
+    def give_back(self) -> None:
+        """Nothing can be said about health."""
+        self.settled = True
+        self.admission.give_back()
+
+    def __deepcopy__(self, _: object) -> _Call:
+        return self  # LiteLLM copies its logging object for some loggers; the permit is one
+
+
+class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's classes are Any to the checker
+    """Breakers for bare async calls and async Routers.
+
+    **Async** ``litellm.acompletion``, ``aembedding`` and their siblings are rejected before anything is sent while
+    their target or provider is open. The error is LiteLLM's ``ServiceUnavailableError`` (``RateLimitError`` where
+    a rate limit or a quota is the reason) *and* a `resilience.CircuitOpenError`, with a Retry-After, so that both
+    kinds of ``except`` catch it. A Router leaves open deployments out of its rotation, and moves on to its
+    fallbacks at once when a whole group is open.
+
+    **Sync** bare calls cannot be rejected: LiteLLM runs no hook there that may say no. Their outcomes are recorded.
+
+    Left alone: calls below our own engine, ``resilience/...`` models, mock responses, calls with ``fallbacks``.
+
+    Args:
+        source: Gives the runtime, at each call.
+    """
+
+    def __init__(self, source: Callable[[], MultiProviderFallback]) -> None:
+        super().__init__()
+        self._source = source
+        self._targets = BareTargets()
+        # LiteLLM's log events do not know the logging object; an id may serve several attempts, one at a time.
+        self._by_id: WeakValueDictionary[str, _Call] = WeakValueDictionary()
+
+    # -- before the wire ------------------------------------------------------------------------------------
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any] | None:
+        """Take a permit, or reject the call. Runs on every async call, after a Router has chosen."""
+        name = getattr(call_type, "value", call_type)
+        if name not in _GUARDED or kwargs.get("fallbacks") is not None or _is_ours(kwargs):
+            return None
+        if any(kwargs.get(mock) for mock in _MOCKED):
+            return None
+        log = kwargs["litellm_logging_obj"]
+        running: _Call | None = getattr(log, _CALL, None)
+        if running is not None and not running.settled:
+            return None  # a bridge from one API to another: the same call once more in other words
+        registry = self._source().registry
+        model = kwargs.get("model") or log.model
+        target = self._targets.find(registry, model, kwargs)
+        if target is None:
+            return None
+        try:
+            admission = registry.admit(target, timeout_seconds=_seconds(kwargs.get("timeout")))
+        except RejectedError as rejected:
+            made = refusal(rejected, model)
+            if name != "acompletion" or not _retries(kwargs):
+                raise made from rejected
+            # LiteLLM would try again below its own hooks, straight to the wire. A mock of an error is not retried
+            # if no retries are asked for, and it is raised as it is.
+            made.__cause__ = rejected
+            return {**kwargs, "mock_response": made, "num_retries": 0, "retry_policy": None}
+        stream = kwargs.get("stream") is True
+        call = _Call(admission, _GUARDED[name], stream)
+        setattr(log, _CALL, call)
+        self._by_id[kwargs["litellm_call_id"]] = call
+        if stream:
+            if name in _NOTED:
+                log.update_completion_start_time = _FirstChunk(log, call, registry.monotonic)
+            else:
+                admission.unwatch()
+        return None
+
+    async def async_filter_deployments(
+        self,
+        model: str,
+        healthy_deployments: Any,
+        messages: Any,  # noqa: ARG002 (LiteLLM's signature)
+        request_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
+        parent_otel_span: Any = None,  # noqa: ARG002
+    ) -> Any:
+        """Leave the ejected deployments of a Router's group out of its rotation.
+
+        Raises:
+            RejectedError: All of them are out. The error is LiteLLM's as well; the Router moves on to the next
+                group without asking again.
+        """
+        if not isinstance(healthy_deployments, list) or not healthy_deployments:
+            return healthy_deployments
+        registry = self._source().registry
+        targets = [self._deployed(registry, deployment) for deployment in healthy_deployments]
+        eligible = [
+            deployment
+            for deployment, target in zip(healthy_deployments, targets, strict=True)
+            if target is None or registry.is_eligible(target)
+        ]
+        if eligible:
+            return eligible
+        rejections = [why for target in targets if target is not None and (why := registry.rejection(target))]
+        if not rejections:  # one came back between the two looks
+            return healthy_deployments
+        first = min(rejections, key=lambda why: float("inf") if why.retry_after is None else why.retry_after)
+        raise refusal(first, model) from first
+
+    # -- what came of it ------------------------------------------------------------------------------------
+
+    async def async_post_call_success_deployment_hook(
+        self,
+        request_data: dict[str, Any],
+        response: Any,
+        call_type: Any,  # noqa: ARG002 (LiteLLM's signature)
+    ) -> None:
+        """A whole answer has come."""
+        call = _call_of(request_data)
+        if call is None or call.settled:
+            return
+        admission, operation = call.admission, call.operation
+        latency = self._source().registry.monotonic() - admission.started
+        if operation is not None and holds_nothing(response, operation, request_data):
+            call.settle(Outcome(Kind.EMPTY, latency_seconds=latency))
+        else:
+            call.settle(Outcome.success(latency))
+
+    async def async_post_call_failure_deployment_hook(
+        self,
+        request_data: Mapping[str, Any],
+        exception: Exception,
+        call_type: Any,  # noqa: ARG002 (LiteLLM's signature)
+        fallback_depth: int | None = None,  # noqa: ARG002
+    ) -> None:
+        """An attempt failed, or a stream could not be opened."""
+        call = _call_of(request_data)
+        if call is None or call.settled:
+            return
+        details = request_data["litellm_logging_obj"].model_call_details
+        sent = details.get("api_call_start_time") is not None
+        mark(exception, Mark(sent=sent, outer=sys.exception() if sys.exception() is not exception else None))
+        call.settle(self._timed(call, classify(exception, sent=sent)))
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """A stream came to its end, or the answer was a cached one (the hook above tells of the others first)."""
+        call = self._by_id.get(kwargs.get("litellm_call_id") or "")
+        if call is None or call.settled:
+            return
+        if kwargs.get("cache_hit"):
+            call.give_back()
+        elif call.stream:
+            latency = call.latency
+            if latency is None:
+                latency = self._source().registry.monotonic() - call.admission.started
+            call.settle(Outcome.success(latency))
+
+    async def async_log_failure_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """A stream broke; or LiteLLM itself stopped the call before or after the wire, which says nothing."""
+        call = self._by_id.get(kwargs.get("litellm_call_id") or "")
+        if call is None or call.settled:
+            return
+        error = kwargs.get("exception")
+        if call.stream and isinstance(error, Exception) and kwargs.get("api_call_start_time") is not None:
+            mark(error, Mark(sent=True, streaming=True))
+            call.settle(self._timed(call, classify(error, sent=True)))
+        else:
+            call.give_back()
+
+    # -- sync calls: recorded, never rejected ---------------------------------------------------------------
+
+    def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A sync call worked, or a sync stream came to its end."""
+        if not _is_ours(kwargs):
+            record_sync(self._source().registry, self._targets, kwargs, response_obj)
+
+    def log_failure_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """A sync call failed, or a sync stream broke."""
+        if not _is_ours(kwargs) and kwargs.get("litellm_call_id") not in self._by_id:
+            record_sync(self._source().registry, self._targets, kwargs, None)
+
+    # -- the parts ------------------------------------------------------------------------------------------
+
+    def _deployed(self, registry: Any, deployment: Any) -> Target | None:
+        params = deployment.get("litellm_params") if isinstance(deployment, dict) else None
+        return self._targets.find(registry, params.get("model"), params) if isinstance(params, dict) else None
+
+    def _timed(self, call: _Call, outcome: Outcome) -> Outcome:
+        latency = call.latency
+        if latency is None:
+            latency = self._source().registry.monotonic() - call.admission.started
+        return replace(outcome, latency_seconds=latency)
+
+
+class _FirstChunk:
+    """Stands in for the logging object's note of a stream's first chunk, and hears it."""
+
+    __slots__ = ("_call", "_log", "_monotonic")
+
+    def __init__(self, log: Any, call: _Call, monotonic: Callable[[], float]) -> None:
+        # It lives on the object itself: what it holds of it must not keep it alive.
+        self._log = ref(log)
+        self._call = ref(call)
+        self._monotonic = monotonic
+
+    def __call__(self, completion_start_time: datetime) -> None:
+        log, call = self._log(), self._call()
+        if log is None:
+            return
+        del log.update_completion_start_time  # once is enough
+        log.update_completion_start_time(completion_start_time=completion_start_time)
+        if call is not None and not call.settled:
+            call.latency = self._monotonic() - call.admission.started
+            call.admission.first_content(call.latency)
+
+
+def _is_ours(details: Mapping[str, Any]) -> bool:
+    """Whether it is an attempt of our own engine, which has asked both breakers and will tell them."""
+    identity = details.get("litellm_call_id")
+    return isinstance(identity, str) and identity.startswith(OUR_CALL)
+
+
+def _call_of(request_data: Mapping[str, Any]) -> _Call | None:
+    return getattr(request_data.get("litellm_logging_obj"), _CALL, None)
+
+
+def _seconds(timeout: Any) -> float | None:
+    return timeout if isinstance(timeout, (int, float)) else None
+
+
+def _retries(kwargs: Mapping[str, Any]) -> bool:
+    """Whether LiteLLM's own wrapper would try the call again, below its hooks. A Router's it leaves to the Router."""
+    if any(isinstance(kwargs.get(name), dict) and "model_group" in kwargs[name] for name in _METADATA):
+        return False
+    given = kwargs.get("num_retries")
+    return bool(litellm.num_retries if given is None else given) or bool(kwargs.get("retry_policy"))

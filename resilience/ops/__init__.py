@@ -1,0 +1,1 @@
+"""Operations: what people run from a terminal."""
