@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.peers import PEERS
 from benchmarks.report import Report, Table, arguments, deliver
 from benchmarks.rounds import measure
+from benchmarks.upstream import ImmediateUpstream
 from resilience import BreakerSettings, CircuitBreaker, MultiProviderFallback
 from resilience.clock import SYSTEM_CLOCK
-from resilience.outcome import Kind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,17 +194,17 @@ def waiting(seconds: float) -> Table:
         (f"{TASKS} tasks", lambda runtime: asyncio.run(_ask_all(runtime))),
         (f"{WAITING_THREADS} threads", lambda runtime: together(WAITING_THREADS, lambda: _ask(runtime))),
     ):
-        upstream = _DeadUpstream(0.0)
+        backend = DeadBackend(0.0)
         rules = {"open_seconds": 30, "jitter": 0}
         route = {"targets": ["openai/gpt-4o-mini"], "on_exhausted": "wait", "max_wait_seconds": seconds}
         settings = {"breaker": rules, "routes": {"chat": route | {"num_retries": 0}}}
-        runtime = MultiProviderFallback(settings, upstream=upstream, sinks=())
+        runtime = MultiProviderFallback(settings, upstream=_DeadUpstream(backend), sinks=())
         for _ in range(10):
             breaker = runtime.registry.targets["openai/gpt-4o-mini"]
             if breaker.current_state == "closed":
                 breaker.acquire().failure(ConnectionError("refused"))
         run(runtime)
-        table.add(name, upstream.arrivals / seconds, upstream.most_at_once, 1)
+        table.add(name, backend.arrivals / seconds, backend.most_at_once, 1)
     return table
 
 
@@ -221,24 +221,20 @@ def _ask(runtime: MultiProviderFallback) -> None:
         runtime.completion(model="chat", messages=[])
 
 
-class _DeadUpstream(DeadBackend):
-    """The same as an upstream of the engine."""
+class _DeadUpstream(ImmediateUpstream):
+    """An upstream whose every call fails."""
+
+    def __init__(self, backend: DeadBackend) -> None:
+        super().__init__()
+        self.backend = backend
 
     def call(self, *_: Any) -> None:
         """Fail."""
-        super().call()
+        self.backend.call()
 
     async def acall(self, *_: Any) -> None:
         """Fail."""
-        await super().acall()
-
-    def classify(self, error: BaseException) -> Outcome:
-        """What it means."""
-        return Outcome(Kind.CONNECTION, error)
-
-    def context_window(self, _: Any) -> int | None:
-        """Nobody knows."""
-        return None
+        await self.backend.acall()
 
 
 def main() -> None:

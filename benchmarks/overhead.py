@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import PEERS
 from benchmarks.report import Report, Table, arguments, deliver
 from benchmarks.rounds import Sample, arefused, awaiting, calling, measure, refused
+from benchmarks.upstream import ImmediateUpstream
 from resilience import BreakerSettings, CircuitBreaker, HealthRegistry, MultiProviderFallback
 from resilience.outcome import Kind, Outcome
 from resilience.settings import Settings
@@ -139,17 +139,17 @@ def permits(rounds: int, calls: int) -> Table:
 
 def engine_alone(runner: asyncio.Runner, rounds: int, calls: int) -> Table:
     """A whole request on a route, with an upstream that answers at once."""
-    upstream = _Immediate()
+    upstream = ImmediateUpstream()
     settings = {"routes": {"chat": {"targets": ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]}}}
     quiet = MultiProviderFallback(settings, upstream=upstream, sinks=())
     heard = MultiProviderFallback(settings, upstream=upstream)
     ask = {"model": "chat", "messages": MESSAGES}
 
     async def direct(**_: Any) -> Any:
-        return await upstream.acall(None, None, None, None)
+        return await upstream.acall()
 
     cases = {
-        "sync bare": calling(lambda **_: upstream.call(None, None, None, None), calls, **ask),
+        "sync bare": calling(lambda **_: upstream.call(), calls, **ask),
         "sync resilience": calling(quiet.completion, calls, **ask),
         "sync resilience, default sink": calling(heard.completion, calls, **ask),
         "async bare": awaiting(runner, direct, calls, **ask),
@@ -204,37 +204,6 @@ def engine(runner: asyncio.Runner, rounds: int) -> Table:
             over = found[name].over(base)
             table.add(name, found[name].median / 1e3, over.median / 1e3, over.deviation / 1e3, over.median / added)
     return table
-
-
-class _Immediate:
-    """An upstream that answers at once."""
-
-    def __init__(self) -> None:
-        self._answer = type("Answer", (), {"_hidden_params": {}})()
-
-    def call(self, *_: Any) -> Any:
-        return self._answer
-
-    async def acall(self, *_: Any) -> Any:
-        return self._answer
-
-    def classify(self, error: BaseException) -> Outcome:
-        return Outcome(Kind.UNKNOWN, error)
-
-    def judge(self, *_: Any) -> Kind:
-        return Kind.SUCCESS
-
-    def cost_usd(self, _: Any) -> float | None:
-        return None
-
-    def text_of(self, _: Any) -> str:
-        return ""
-
-    def context_window(self, _: Any) -> int | None:
-        return None
-
-    def attach(self, *_: Any) -> None:
-        pass
 
 
 def _breaker() -> CircuitBreaker:
@@ -292,15 +261,14 @@ def main() -> None:
     parser = arguments(QUESTION)
     parser.add_argument("--rounds", type=int, default=101, help="rounds of the guard (default %(default)s)")
     options = parser.parse_args()
-    rounds, calls, slow = (3, 200, 3) if options.quick else (options.rounds, 5000, 1500)
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    rounds, calls, slow = (3, 200, 3) if options.quick else (options.rounds, 2000, 1500)
     logging.disable(logging.WARNING)
     with asyncio.Runner() as runner:
         tables = [
             guards(runner, rounds, calls),
             rejections(runner, rounds // 2 or 1, calls // 2),
             permits(rounds // 2 or 1, calls // 2),
-            engine_alone(runner, rounds // 2 or 1, calls // 25),
+            engine_alone(runner, rounds // 2 or 1, calls // 10),
             engine(runner, slow),
         ]
     deliver(Report("overhead", QUESTION, METHOD, tables), options)

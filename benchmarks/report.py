@@ -118,6 +118,8 @@ def machine() -> dict[str, Any]:
 
 def arguments(question: str) -> argparse.ArgumentParser:
     """The command line that every benchmark has."""
+    # LiteLLM would fetch its price map from the network when it is imported.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it runs; writes no results")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")

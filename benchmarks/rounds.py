@@ -57,17 +57,22 @@ def measure(cases: Mapping[str, Callable[[], float]], rounds: int, seed: int = 7
     rng = random.Random(seed)
     names = list(cases)
     values: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds + 1):
-        rng.shuffle(names)
-        for name in names:
-            gc.collect() if number % 8 == 0 else None
-            gc.disable()
-            try:
-                value = cases[name]()
-            finally:
-                gc.enable()
-            if number:
-                values[name].append(value)
+    gc.collect()
+    gc.freeze()  # what has been imported is not looked through again and again
+    try:
+        for number in range(rounds + 1):
+            gc.collect()
+            rng.shuffle(names)
+            for name in names:
+                gc.disable()
+                try:
+                    value = cases[name]()
+                finally:
+                    gc.enable()
+                if number:
+                    values[name].append(value)
+    finally:
+        gc.unfreeze()
     return {name: Sample(tuple(values[name])) for name in cases}
 
 

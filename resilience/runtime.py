@@ -356,9 +356,9 @@ def _make_target(model: str, params: Mapping[str, Any], **options: Any) -> Targe
 
 
 def _litellm() -> Upstream:
-    from resilience.middleware.call import LiteLLMUpstream  # noqa: PLC0415 (loads LiteLLM)
+    from resilience.middleware.marked import MarkedUpstream  # noqa: PLC0415 (loads LiteLLM)
 
-    return LiteLLMUpstream()
+    return MarkedUpstream()
 
 
 def _warm(targets: Iterable[Target]) -> None:

@@ -41,6 +41,8 @@ class PolicyRules:
         last_kind: The kind of the last failure.
     """
 
+    __slots__ = ("_holds_in_row", "_rng", "breaker", "holds", "last_kind", "opens", "policy", "state")
+
     def __init__(self, breaker: CircuitBreaker, policy: BreakerSettings, rng: Random, now: float) -> None:
         self.breaker = breaker
         self.policy = policy

@@ -13,7 +13,6 @@ from resilience.outcome import Effect
 
 if TYPE_CHECKING:
     import threading
-    from collections import deque
     from collections.abc import Callable
 
     import pybreaker
@@ -55,8 +54,8 @@ class SteeredCircuit(TunedCircuit):
     _following: bool = False
     _opening_here: bool = False
     _telling: threading.Lock
-    _pending: deque[Callable[[CircuitBreaker], Event]]
-    _dropped: deque[int]
+    _pending: list[Callable[[CircuitBreaker], Event]]
+    _dropped: list[int]
 
     # -- pybreaker's states ---------------------------------------------------------------------------------
 
@@ -247,7 +246,7 @@ class SteeredCircuit(TunedCircuit):
         while self._pending and self._telling.acquire(blocking=False):
             try:
                 while self._pending and self.hub is not None:
-                    self.hub.publish(self._pending.popleft()(cast("CircuitBreaker", self)))
+                    self.hub.publish(self._pending.pop(0)(cast("CircuitBreaker", self)))
             finally:
                 self._telling.release()
 
@@ -319,7 +318,7 @@ class SteeredCircuit(TunedCircuit):
     def _collect_dropped_locked(self) -> None:
         while self._dropped:
             rules = self._stock if self._rules is None else self._rules
-            rules.give_back_locked(self._dropped.popleft())
+            rules.give_back_locked(self._dropped.pop())
 
     def tell_listeners_locked(self, tell: Callable[[pybreaker.CircuitBreakerListener], None]) -> None:
         """With a policy: tell each of pybreaker's listeners. One that raises is counted, never felt."""

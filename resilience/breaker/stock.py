@@ -12,7 +12,7 @@ from resilience.breaker.refusal import isolated
 from resilience.breaker.states import CircuitState
 from resilience.errors import CircuitOpenError, RejectedError, ResilienceError
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated, CircuitOpened
-from resilience.outcome import Effect, Kind
+from resilience.outcome import Effect
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,11 +34,12 @@ class StockRules:
             must not hold a state that they do not know.
     """
 
+    __slots__ = ("_out_since", "_own_opening", "_probe", "breaker", "isolated", "opens")
+
     def __init__(self, breaker: CircuitBreaker) -> None:
         self.breaker = breaker
         self.isolated: str | None = None
         self.opens = 0
-        self.last_kind: Kind | None = None
         self._probe: tuple[int, float] | None = None
         self._own_opening: tuple[datetime | None, float] | None = None
         self._out_since: float | None = None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resilience.execution.decision import Move
-from resilience.execution.steps import Deliver, Sleep, Wait
+from resilience.execution.standby import stand_by
+from resilience.execution.steps import Deliver, Sleep
 from resilience.execution.walk import Walk
 from resilience.outcome import Kind
 
@@ -60,59 +61,3 @@ def plan(route: Route, lane: Lane, call: CallOptions) -> Generator[Step, Any, An
                 walk.give_up()
     finally:
         walk.leave()
-
-
-def stand_by(walk: Walk) -> Generator[Step, Any, None]:
-    """Nothing could be started. Come back with a permit, or raise what the caller gets."""
-    while walk.admission is None:
-        walk.check()
-        if walk.route.single:
-            yield from _last_resort(walk)
-            continue
-        usable = walk.usable_again()
-        if not usable and walk.force():
-            return
-        usable = usable or walk.forced_again()
-        if usable:
-            yield Sleep(walk.round_pause(usable))
-            walk.next_round()
-            walk.start()
-        elif walk.waits:
-            yield from _queue_up(walk)
-        elif not walk.probe_eagerly():
-            yield from _last_resort(walk)
-
-
-def _last_resort(walk: Walk) -> Generator[Step, Any, None]:
-    """A rate limit ends soon, and nothing else is eligible: ask that target again."""
-    place, delay = walk.last_resort()
-    if delay > 0:
-        yield Sleep(delay)
-    walk.waited += delay
-    walk.admit_again(place)
-
-
-def _queue_up(walk: Walk) -> Generator[Step, Any, None]:
-    """Wait in line until something is eligible, at most as long as the settings and the deadline allow."""
-    queue, monotonic = walk.lane.queue, walk.lane.monotonic
-    joined = monotonic()
-    ends_at = walk.waits_until(joined)
-    ticket = walk.line_up()
-    try:
-        while True:
-            now = walk.now = monotonic()
-            over = now >= ends_at
-            first = queue.is_first(ticket)
-            if (ticket.released or over or (first and not queue.pause_seconds(now))) and walk.start_anything():
-                queue.go(ticket, now)
-                return
-            if ticket.released:
-                queue.rejoin(ticket)
-                first = queue.is_first(ticket)
-            if first and not (over and walk.has_probed) and walk.probe_eagerly():
-                return
-            seconds = walk.look_again(ends_at, first=first)
-            yield Wait(ticket, seconds)
-    finally:
-        walk.waited += monotonic() - joined
-        queue.leave(ticket)

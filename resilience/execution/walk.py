@@ -17,7 +17,6 @@ from resilience.execution.decision import (
 )
 from resilience.execution.history import History, not_tried
 from resilience.execution.steps import Attempt
-from resilience.execution.waiting import PACE_SECONDS
 from resilience.outcome import Kind, Onward, Outcome
 from resilience.routing.selection import rank
 from resilience.upstream import AttemptRecord, Force
@@ -35,14 +34,15 @@ class Walk:
     Attributes:
         admission: The permits it holds now, None between attempts.
         history: The attempts that are over.
+        ends_at: Monotonic time of the deadline.
         now: Monotonic time of the last thing that happened.
         waited: Seconds spent waiting for something to become eligible.
     """
 
     __slots__ = (
-        "_counted", "_cut", "_eagers", "_ends_at", "_forced", "_limited", "_limits", "_number", "_pauses", "_place",
+        "_counted", "_cut", "_eagers", "_forced", "_limited", "_limits", "_number", "_pauses", "_place",
         "_previous", "_queue_key", "_ranked", "_refusals", "_retries", "_round", "_tries", "admission", "call",
-        "candidates", "history", "lane", "now", "route", "waited",
+        "candidates", "ends_at", "history", "lane", "now", "route", "waited",
     )  # fmt: skip
 
     def __init__(self, route: Route, lane: Lane, call: CallOptions) -> None:
@@ -52,7 +52,7 @@ class Walk:
         self.call = call
         self.now = now = lane.monotonic()
         seconds = call.deadline_seconds
-        self._ends_at = now + (settings.timeouts.deadline_seconds if seconds is None else seconds)
+        self.ends_at = now + (settings.timeouts.deadline_seconds if seconds is None else seconds)
         # Those that could still answer: a request that is too long for one leaves out all that are no larger.
         self.candidates = self._ranked = route.fixed or rank(route, lane.rng)
         self.admission: Admission | None = None
@@ -79,7 +79,7 @@ class Walk:
         """Take the permits of the first target in order that is eligible and has not been asked in this round."""
         if self.admission is not None:
             return True
-        if self.now >= self._ends_at - SLACK_SECONDS:
+        if self.now >= self.ends_at - SLACK_SECONDS:
             return False
         is_eligible = self.lane.health.is_eligible
         for place in self.candidates:
@@ -125,7 +125,7 @@ class Walk:
         for place in self.candidates:
             if place in probed and not self.waits:
                 continue
-            limit = limits(place, self._ends_at - self.now, call.deadline_seconds, stream=call.stream)
+            limit = limits(place, self.ends_at - self.now, call.deadline_seconds, stream=call.stream)
             seconds = limit.first_token if call.stream else limit.attempt
             admission = self.lane.health.admit_eager(place.target, timeout_seconds=seconds)
             if admission is not None:
@@ -174,7 +174,7 @@ class Walk:
         """Write a failure down and decide what follows."""
         eager = self._settle(outcome)
         place, settings = self._place, self.route.settings
-        seconds_left = self._ends_at - SLACK_SECONDS - self.now
+        seconds_left = self.ends_at - SLACK_SECONDS - self.now
         if outcome.kind is Kind.TIMEOUT and seconds_left <= 0 and self._limits is not place.limits:
             self._cut = True
         self.candidates = still_able(self.candidates, place, outcome, self.lane.upstream.context_window)
@@ -220,7 +220,7 @@ class Walk:
         """Give up if nothing could help any more."""
         if not self.candidates:
             raise self.history.own_error()
-        if self._counted >= self.route.settings.max_attempts or is_over(self.now, self._ends_at):
+        if self._counted >= self.route.settings.max_attempts or is_over(self.now, self.ends_at):
             self.give_up()
 
     def usable_again(self) -> list[RoutedTarget]:
@@ -234,12 +234,12 @@ class Walk:
 
     def round_pause(self, usable: list[RoutedTarget]) -> float:
         """Seconds to back off before the next round, which is for the ``usable`` ones."""
-        left = self._ends_at - self.now
+        left = self.ends_at - self.now
         step = min(longest_pause(self.route.settings, self._round), left / 2)
         delay = step * self.lane.rng.random()
         if self._pauses:
             delay = max(delay, min(self._pauses.get(place, 0.0) for place in usable) - self.now)
-        if is_over(self.now + delay, self._ends_at):
+        if is_over(self.now + delay, self.ends_at):
             self.give_up("no time is left for another round")
         return delay
 
@@ -261,7 +261,7 @@ class Walk:
         if soonest is None:
             self.give_up()
         delay, place = max(0.0, soonest[0] - self.now), soonest[2]
-        if self.waited + delay > self.route.settings.max_wait_seconds or is_over(self.now + delay, self._ends_at):
+        if self.waited + delay > self.route.settings.max_wait_seconds or is_over(self.now + delay, self.ends_at):
             self.give_up("the rate limit lasts longer than it may wait")
         if not self.lane.budget.draw(self.now):
             self.lane.facts.budget_spent(place)
@@ -283,33 +283,6 @@ class Walk:
         self.next_round()
         return ticket
 
-    def waits_until(self, now: float) -> float:
-        """Until when it may wait."""
-        left = self.route.settings.max_wait_seconds - self.waited
-        return min(now + left, self._ends_at - SLACK_SECONDS)
-
-    def look_again(self, ends_at: float, *, first: bool) -> float:
-        """In how many seconds to look again; gives up if nothing comes back in time.
-
-        Args:
-            ends_at: Until when it may wait.
-            first: Whether it is the first in the queue: only that one looks before it is woken.
-        """
-        health, now = self.lane.health, self.now
-        targets = [place.target for place in self.candidates]
-        if now >= ends_at:
-            most = self.route.settings.max_wait_seconds
-            self.give_up(f"nothing came back within the {most:.3g} s that it may wait")
-        chance, eager = health.next_chance(targets), health.next_eager(targets)
-        # An eager probe may come back at any moment, also one of somebody else's that is in flight.
-        if eager is None and (chance is None or chance > ends_at) and not self._any_moment():
-            self.give_up("nothing comes back while it may wait")
-        if not first:
-            return ends_at - now
-        pace = self.lane.queue.pause_seconds(now) or PACE_SECONDS
-        dues = [at - now for at in (chance, eager) if at is not None and at > now]
-        return min(ends_at - now, pace, *dues)
-
     def give_up(self, why: str = "") -> NoReturn:
         """Raise what the caller gets when no target has answered."""
         route, history = self.route, self.history
@@ -319,7 +292,7 @@ class Walk:
         if history.places and (route.single or history.outcomes[-1].verdict.next_target is Onward.LARGER_WINDOW):
             # A target with a smaller window, or one that is out, must not hide that the request is too long.
             raise history.own_error()
-        if is_over(self.now, self._ends_at):
+        if is_over(self.now, self.ends_at):
             why = f"no time is left of its {self._seconds:.3g} s"
             self.lane.facts.out_of_time(self._seconds, self._number)
         elif self._counted >= route.settings.max_attempts:
@@ -340,7 +313,7 @@ class Walk:
     def _admit(self, place: RoutedTarget, force: Force) -> bool:
         call = self.call
         stream = call.stream
-        limit = limits(place, self._ends_at - self.now, call.deadline_seconds, stream=stream)
+        limit = limits(place, self.ends_at - self.now, call.deadline_seconds, stream=stream)
         seconds = limit.first_token if stream else limit.attempt
         try:
             self.admission = self.lane.health.admit(place.target, timeout_seconds=seconds, force=force)
@@ -381,15 +354,6 @@ class Walk:
             ),
             tries=self._tries.get(place, 1),
         )
-
-    def _any_moment(self) -> bool:
-        """Whether a candidate waits for nothing that has a time: a half-open one for the probe that is in flight."""
-        health = self.lane.health
-        for place in self.candidates:
-            refused = health.rejection(place.target)
-            if refused is None or (refused.retry_after is None and health.next_chance((place.target,)) is not None):
-                return True
-        return False
 
     def _is_paused(self, place: RoutedTarget) -> bool:
         return self._pauses is not None and self._pauses.get(place, 0.0) > self.now

@@ -93,10 +93,6 @@ class Admission:
         if opened:
             self._opened(opened)
 
-    def unwatch(self) -> None:
-        """The first content cannot be seen from where the caller stands: this call is no witness of a hang."""
-        self._health.in_flight.leave(self._ticket)
-
     def touch(self) -> None:
         """A stream shows life: renew the lease of a probe."""
         for permit in (self._target, self._provider):

@@ -109,7 +109,7 @@ class InFlight:
             return None
         with self._lock:
             started = next(itertools.islice(self._started.values(), WITNESSES - 1, None), None)
-            if started is None or now - started <= FLOOR_SECONDS or self.last_success >= started:
+            if started is None or now - started <= FLOOR_SECONDS or self.last_success > started:
                 return None
             if self._latencies is None or len(self._latencies) < min(minimum_calls, _REMEMBERED):
                 return None

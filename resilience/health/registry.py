@@ -13,6 +13,7 @@ from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameE
 from resilience.events import EventHub, PermitRefused, TargetOnTime, TargetOverdue
 from resilience.fork import renew_in_children
 from resilience.health.admission import Admission
+from resilience.health.overdue import WITNESSES
 from resilience.health.reading import read_breaker
 from resilience.health.roster import Roster
 from resilience.health.views import BreakerView, TargetName
@@ -286,8 +287,8 @@ class HealthRegistry:
         return error
 
     def _look_for_hang(self, health: TargetHealth, now: float) -> None:
-        if health.breaker.current_state != CircuitState.CLOSED:
-            return  # its breaker speaks for it
+        if len(health.in_flight) < WITNESSES or health.breaker.current_state != CircuitState.CLOSED:
+            return  # nothing to see, or its breaker speaks for it
         policy = self.settings.target_breaker
         found = health.in_flight.notice(now, policy.overdue_factor, policy.minimum_calls)
         if found is not None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from resilience.health.registry import HealthRegistry
     from resilience.upstream import Target
 
-_NAMES: Final = tuple(sorted(CREDENTIALS))
 # Callers' keys and models; past it the memory starts anew, which costs each of them some microseconds once.
 _REMEMBERED: Final = 10_000
 
@@ -45,8 +44,9 @@ class BareTargets:
         """
         if registry is not self._registry:
             self._registry, self._found = registry, {}
-        get = params.get
-        key: object = (model, *[get(name) for name in _NAMES])
+        # In the order of the caller's own keywords: another order is another entry for the same target.
+        given = [part for item in params.items() if item[0] in CREDENTIALS and item[1] is not None for part in item]
+        key: object = (model, *given)
         try:
             return self._found[key]
         except KeyError:
@@ -104,7 +104,7 @@ def _target(registry: HealthRegistry, model: str | None, params: Mapping[str, An
         return None
     if model.startswith(f"{PROVIDER}/") or params.get("custom_llm_provider") == PROVIDER:
         return None
-    credentials = {name: params[name] for name in _NAMES if params.get(name) is not None}
+    credentials = {name: params[name] for name in CREDENTIALS if params.get(name) is not None}
     try:
         target = build_target(model, credentials, dynamic=True)
     except ConfigurationError:

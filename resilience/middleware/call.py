@@ -7,8 +7,7 @@ import math
 import sys
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
         SyncStream,
         Target,
     )
-
-OUR_CALL: Final = "resilience-"
 
 
 class _TruthyZero(int):
@@ -186,8 +183,6 @@ class LiteLLMUpstream:
         arguments["num_retries"] = 0
         arguments["max_retries"] = _NO_RETRIES
         arguments["timeout"] = wire_timeout(seconds)
-        # An attempt's own id, by which our callback knows it in every hook and thread: the engine judges it already.
-        arguments["litellm_call_id"] = f"{OUR_CALL}{arguments.get('litellm_call_id') or uuid4()}"
         if stream:
             arguments["stream"] = True
         if self._without_mcp and arguments.get("tools"):

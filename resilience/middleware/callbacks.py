@@ -12,9 +12,9 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from resilience.errors import RejectedError
 from resilience.middleware.bare import BareTargets
-from resilience.middleware.call import OUR_CALL
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
+from resilience.middleware.marked import is_marked
 from resilience.middleware.recording import holds_nothing, record_sync
 from resilience.middleware.translation import refusal
 from resilience.outcome import Kind, Outcome
@@ -42,11 +42,10 @@ _GUARDED: Final[Mapping[str, Operation | None]] = {
     "arerank": None,
     "anthropic_messages": None,
     "agenerate_content": None,
-    "agenerate_content_stream": None,
 }
-# Streams whose first chunk LiteLLM notes on the logging object; of others it cannot be seen whether they hang.
+# Streams whose first chunk LiteLLM notes on the logging object. Of others nobody sees whether they hang: a long one
+# would look like it, and take its target out of rotation. They pass unguarded.
 _NOTED: Final = frozenset({"acompletion", "atext_completion", "aresponses"})
-_MOCKED: Final = ("mock_response", "mock_tool_calls", "mock_timeout")
 _METADATA: Final = ("metadata", "litellm_metadata")
 _CALL: Final = "_resilience_call"
 
@@ -64,7 +63,7 @@ class _Call:
 
     __slots__ = ("__weakref__", "admission", "latency", "operation", "settled", "stream")
 
-    def __init__(self, admission: Admission, operation: Operation | None, stream: bool) -> None:  # noqa: FBT001
+    def __init__(self, admission: Admission, operation: Operation | None, stream: bool) -> None:
         self.admission = admission
         self.operation = operation
         self.stream = stream
@@ -114,9 +113,12 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any] | None:
         """Take a permit, or reject the call. Runs on every async call, after a Router has chosen."""
         name = getattr(call_type, "value", call_type)
-        if name not in _GUARDED or kwargs.get("fallbacks") is not None or _is_ours(kwargs):
+        if name not in _GUARDED or kwargs.get("fallbacks") is not None or is_marked(kwargs):
             return None
-        if any(kwargs.get(mock) for mock in _MOCKED):
+        if kwargs.get("mock_response") or kwargs.get("mock_tool_calls") or kwargs.get("mock_timeout"):
+            return None
+        stream = kwargs.get("stream") is True
+        if stream and name not in _NOTED:
             return None
         log = kwargs["litellm_logging_obj"]
         running: _Call | None = getattr(log, _CALL, None)
@@ -130,32 +132,22 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         try:
             admission = registry.admit(target, timeout_seconds=_seconds(kwargs.get("timeout")))
         except RejectedError as rejected:
-            made = refusal(rejected, model)
-            if name != "acompletion" or not _retries(kwargs):
+            routed = _is_routed(kwargs)
+            made = refusal(rejected, model, routed=routed)
+            if routed or name != "acompletion" or not _retries(kwargs):
                 raise made from rejected
             # LiteLLM would try again below its own hooks, straight to the wire. A mock of an error is not retried
             # if no retries are asked for, and it is raised as it is.
             made.__cause__ = rejected
             return {**kwargs, "mock_response": made, "num_retries": 0, "retry_policy": None}
-        stream = kwargs.get("stream") is True
         call = _Call(admission, _GUARDED[name], stream)
         setattr(log, _CALL, call)
-        self._by_id[kwargs["litellm_call_id"]] = call
         if stream:
-            if name in _NOTED:
-                log.update_completion_start_time = _FirstChunk(log, call, registry.monotonic)
-            else:
-                admission.unwatch()
+            self._by_id[kwargs["litellm_call_id"]] = call
+            log.update_completion_start_time = _FirstChunk(log, call, registry.monotonic)
         return None
 
-    async def async_filter_deployments(
-        self,
-        model: str,
-        healthy_deployments: Any,
-        messages: Any,  # noqa: ARG002 (LiteLLM's signature)
-        request_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
-        parent_otel_span: Any = None,  # noqa: ARG002
-    ) -> Any:
+    async def async_filter_deployments(self, model: str, healthy_deployments: Any, **_: Any) -> Any:
         """Leave the ejected deployments of a Router's group out of its rotation.
 
         Raises:
@@ -177,15 +169,12 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         if not rejections:  # one came back between the two looks
             return healthy_deployments
         first = min(rejections, key=lambda why: float("inf") if why.retry_after is None else why.retry_after)
-        raise refusal(first, model) from first
+        raise refusal(first, model, routed=True) from first
 
     # -- what came of it ------------------------------------------------------------------------------------
 
     async def async_post_call_success_deployment_hook(
-        self,
-        request_data: dict[str, Any],
-        response: Any,
-        call_type: Any,  # noqa: ARG002 (LiteLLM's signature)
+        self, request_data: dict[str, Any], response: Any, *_: Any
     ) -> None:
         """A whole answer has come."""
         call = _call_of(request_data)
@@ -199,11 +188,7 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
             call.settle(Outcome.success(latency))
 
     async def async_post_call_failure_deployment_hook(
-        self,
-        request_data: Mapping[str, Any],
-        exception: Exception,
-        call_type: Any,  # noqa: ARG002 (LiteLLM's signature)
-        fallback_depth: int | None = None,  # noqa: ARG002
+        self, request_data: Mapping[str, Any], exception: Exception, *_: Any
     ) -> None:
         """An attempt failed, or a stream could not be opened."""
         call = _call_of(request_data)
@@ -214,30 +199,19 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         mark(exception, Mark(sent=sent, outer=sys.exception() if sys.exception() is not exception else None))
         call.settle(self._timed(call, classify(exception, sent=sent)))
 
-    async def async_log_success_event(
-        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
-        """A stream came to its end, or the answer was a cached one (the hook above tells of the others first)."""
+    async def async_log_success_event(self, kwargs: dict[str, Any], **_: Any) -> None:
+        """A stream came to its end. A cached answer settles nothing: its permit goes with the logging object."""
         call = self._by_id.get(kwargs.get("litellm_call_id") or "")
-        if call is None or call.settled:
-            return
-        if kwargs.get("cache_hit"):
-            call.give_back()
-        elif call.stream:
-            latency = call.latency
-            if latency is None:
-                latency = self._source().registry.monotonic() - call.admission.started
-            call.settle(Outcome.success(latency))
+        if call is not None and not call.settled and not kwargs.get("cache_hit"):
+            call.settle(Outcome.success(self._latency(call)))
 
-    async def async_log_failure_event(
-        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
-        """A stream broke; or LiteLLM itself stopped the call before or after the wire, which says nothing."""
+    async def async_log_failure_event(self, kwargs: dict[str, Any], **_: Any) -> None:
+        """A stream broke; or LiteLLM itself stopped it before the wire, which says nothing."""
         call = self._by_id.get(kwargs.get("litellm_call_id") or "")
         if call is None or call.settled:
             return
         error = kwargs.get("exception")
-        if call.stream and isinstance(error, Exception) and kwargs.get("api_call_start_time") is not None:
+        if isinstance(error, Exception) and kwargs.get("api_call_start_time") is not None:
             mark(error, Mark(sent=True, streaming=True))
             call.settle(self._timed(call, classify(error, sent=True)))
         else:
@@ -245,14 +219,14 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
 
     # -- sync calls: recorded, never rejected ---------------------------------------------------------------
 
-    def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+    def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, **_: Any) -> None:
         """A sync call worked, or a sync stream came to its end."""
-        if not _is_ours(kwargs):
+        if not is_marked(kwargs):
             record_sync(self._source().registry, self._targets, kwargs, response_obj)
 
-    def log_failure_event(self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any) -> None:
+    def log_failure_event(self, kwargs: dict[str, Any], **_: Any) -> None:
         """A sync call failed, or a sync stream broke."""
-        if not _is_ours(kwargs) and kwargs.get("litellm_call_id") not in self._by_id:
+        if not is_marked(kwargs):
             record_sync(self._source().registry, self._targets, kwargs, None)
 
     # -- the parts ------------------------------------------------------------------------------------------
@@ -262,10 +236,12 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         return self._targets.find(registry, params.get("model"), params) if isinstance(params, dict) else None
 
     def _timed(self, call: _Call, outcome: Outcome) -> Outcome:
-        latency = call.latency
-        if latency is None:
-            latency = self._source().registry.monotonic() - call.admission.started
-        return replace(outcome, latency_seconds=latency)
+        return replace(outcome, latency_seconds=self._latency(call))
+
+    def _latency(self, call: _Call) -> float:
+        if call.latency is not None:
+            return call.latency
+        return self._source().registry.monotonic() - call.admission.started
 
 
 class _FirstChunk:
@@ -290,12 +266,6 @@ class _FirstChunk:
             call.admission.first_content(call.latency)
 
 
-def _is_ours(details: Mapping[str, Any]) -> bool:
-    """Whether it is an attempt of our own engine, which has asked both breakers and will tell them."""
-    identity = details.get("litellm_call_id")
-    return isinstance(identity, str) and identity.startswith(OUR_CALL)
-
-
 def _call_of(request_data: Mapping[str, Any]) -> _Call | None:
     return getattr(request_data.get("litellm_logging_obj"), _CALL, None)
 
@@ -304,9 +274,12 @@ def _seconds(timeout: Any) -> float | None:
     return timeout if isinstance(timeout, (int, float)) else None
 
 
+def _is_routed(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a Router made the call: its own retries are its own affair."""
+    return any(isinstance(kwargs.get(name), dict) and "model_group" in kwargs[name] for name in _METADATA)
+
+
 def _retries(kwargs: Mapping[str, Any]) -> bool:
-    """Whether LiteLLM's own wrapper would try the call again, below its hooks. A Router's it leaves to the Router."""
-    if any(isinstance(kwargs.get(name), dict) and "model_group" in kwargs[name] for name in _METADATA):
-        return False
+    """Whether LiteLLM's wrapper would try the call again, below its hooks."""
     given = kwargs.get("num_retries")
     return bool(litellm.num_retries if given is None else given) or bool(kwargs.get("retry_policy"))

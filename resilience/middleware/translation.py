@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx
 import litellm
+import openai
 from litellm.exceptions import MidStreamFallbackError
 
 from resilience.errors import (
@@ -63,7 +64,7 @@ def translated(error: Exception, model: str) -> Exception:
     return made
 
 
-def refusal(rejected: RejectedError, model: str) -> Exception:
+def refusal(rejected: RejectedError, model: str, *, routed: bool = False) -> Exception:
     """A rejection that LiteLLM's users catch, and ours do too.
 
     Its class is both: LiteLLM's ``RateLimitError`` where a rate limit or a quota is the reason, else its
@@ -72,6 +73,8 @@ def refusal(rejected: RejectedError, model: str) -> Exception:
     Args:
         rejected: Why nothing was sent.
         model: What the caller asked for.
+        routed: Whether a Router hears it. That one sleeps for a Retry-After that it finds on the response, though
+            it has other groups to go to; the Proxy answers its clients with what stands in ``headers``.
     """
     limited = rejected.kind in _RATE or isinstance(rejected, ConcurrencyLimitError)
     ours = next((kind for kind in _REFUSALS if isinstance(rejected, kind)), RejectedError)
@@ -79,12 +82,13 @@ def refusal(rejected: RejectedError, model: str) -> Exception:
         message=rejected.reason,
         llm_provider=rejected.provider or PROVIDER,
         model=model,
-        response=_response(429 if limited else 503, rejected.retry_after),
+        response=_response(429 if limited else 503, None if routed else rejected.retry_after),
         num_retries=0,
     )
     # `RejectedError` reads its fields there; LiteLLM's constructors have left a message of their own.
     made.args = (rejected.reason, *rejected.args[1:])
     made.litellm_response_headers = made.response.headers
+    made.headers = _headers(rejected.retry_after)
     return made  # type: ignore[no-any-return]  # built of two classes, one of which the checker does not see
 
 
@@ -96,7 +100,7 @@ def before_first_chunk(error: Exception) -> Exception:
     and the provider's class.
     """
     kind = type(error)
-    if issubclass(kind, MidStreamFallbackError) or not isinstance(error, litellm.openai.APIError):
+    if issubclass(kind, MidStreamFallbackError) or not isinstance(error, openai.APIError):
         return error
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and 400 <= status < 500 and status != 429:
@@ -110,14 +114,10 @@ def _of_exhausted(error: RouteExhaustedError, model: str) -> Exception:
     tried = [cause for cause in error.exceptions if not isinstance(cause, RejectedError)]
     if not tried:
         kind = litellm.RateLimitError if error.status_code == 429 else litellm.ServiceUnavailableError
-        made = kind(
-            message=str(error),
-            llm_provider=PROVIDER,
-            model=model,
-            response=_response(error.status_code, error.retry_after),
-        )
-        made.litellm_response_headers = made.response.headers
-        return made  # type: ignore[no-any-return]  # LiteLLM's, which the checker does not see
+        response = _response(error.status_code, error.retry_after)
+        made: Exception = kind(message=str(error), llm_provider=PROVIDER, model=model, response=response)
+        made.__dict__.update(litellm_response_headers=response.headers, headers=_headers(error.retry_after))
+        return made
     last = translated(tried[-1], model)
     # A copy: the cause stands in our group as well, and must not point back at it.
     made = _copy(last, type(last))

@@ -29,7 +29,7 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 _BROKEN: Final = "on #5f1f24"
 _NAME_WIDTH: Final = 20
 _EVENTS: Final = 4
-_WIDE: Final = 100
+_WIDE: Final = 112
 _RECENT: Final = 100
 # A target and its provider move together here: the second event of the two adds nothing for a reader.
 _SAME_MOMENT: Final = 0.05
@@ -161,7 +161,7 @@ class Board:
         cells = width - _NAME_WIDTH - 1
         lanes = [Text.assemble((" who answered, when", "dim"), ("   (red: it was broken then)", "dim"))]
         for name, colour in _COLOURS.items():
-            lane = Text(f" {name}".ljust(_NAME_WIDTH), colour)
+            lane = Text.assemble((f" {name}".ljust(_NAME_WIDTH), colour))
             for part, is_broken, is_past in self._cells(name, cells, at):
                 mark = _BARS[min(len(_BARS) - 1, int(part * len(_BARS)))] if part else "·" if is_past else " "
                 lane.append(mark, f"{colour if part else 'dim'}{' ' + _BROKEN if is_broken else ''}")
@@ -234,7 +234,7 @@ def _state(breaker: BreakerSnapshot | None, snapshot: Snapshot) -> Text:
         word, style = (
             ("● held      ", "bold yellow") if breaker.reason == "rate_limited" else ("● open      ", "bold red")
         )
-        return Text.assemble((word, style), f"probe {left:.1f} s", (f" {kind}", "dim"))
+        return Text.assemble((word, style), f"probe {left:.1f} s" if left else "probe due", (f" {kind}", "dim"))
     if breaker.overdue:
         return Text.assemble(("● overdue   ", "bold red"), f"{breaker.in_flight} calls hang")
     notes = [f"{breaker.in_flight} in flight"] if breaker.in_flight else []

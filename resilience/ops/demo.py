@@ -144,13 +144,14 @@ class Demo:
         self._rng = random.Random(7)  # the same traffic each time
         self._started = 0.0
         self._running = False
-        self._requests: set[asyncio.Task[None]] = set()
+        self._requests: dict[asyncio.Task[None], float] = {}  # and when they were asked
+        self._stop = asyncio.Event()
+        self._screen_error: OSError | None = None
 
     async def run(self) -> bool:
         """Tell the story once. Returns whether somebody stopped it."""
-        stop = asyncio.Event()
         with ExitStack() as closing:
-            closing.enter_context(_stopped_by_hand(stop))
+            closing.enter_context(_stopped_by_hand(self._stop))
             providers = {cast.provider: closing.enter_context(_provider(cast)) for cast in PLAYERS}
             addresses = {
                 cast.provider: providers[cast.provider].url
@@ -160,7 +161,7 @@ class Demo:
             }
             runtime = self._open_runtime(self._story.settings(addresses), self._hear)
             closing.callback(runtime.close)
-            work = [asyncio.create_task(self._tell(runtime, providers)), asyncio.create_task(stop.wait())]
+            work = [asyncio.create_task(self._tell(runtime, providers)), asyncio.create_task(self._stop.wait())]
             try:
                 await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -170,7 +171,9 @@ class Demo:
                 await asyncio.gather(*work, *self._requests, return_exceptions=True)
             if not work[0].cancelled():
                 work[0].result()
-        return stop.is_set()
+        if self._screen_error is not None:
+            raise self._screen_error
+        return self._stop.is_set()
 
     async def _tell(self, runtime: Runtime, providers: dict[str, LoopbackProvider]) -> None:
         await self._greet(runtime)
@@ -183,8 +186,8 @@ class Demo:
         finally:
             drawing.cancel()
             await asyncio.gather(drawing, return_exceptions=True)
-        for _ in self._requests:  # whoever still waits now has waited in vain
-            self._tally.ended(Asked(0.0, self._now, End.FAILED, None, error="no answer before the end"))
+        for started in self._requests.values():  # whoever still waits now has waited in vain
+            self._tally.ended(Asked(started, self._now, End.FAILED, None, error="no answer before the end"))
         if not drawing.cancelled():
             drawing.result()
 
@@ -196,7 +199,11 @@ class Demo:
         if self._running:
             at = self._now
             self._tally.hear(event, at)
-            self._screen.event(event, at)
+            try:
+                self._screen.event(event, at)
+            except OSError as error:  # whoever read our lines has left
+                self._screen_error = error
+                self._stop.set()
 
     async def _greet(self, runtime: Runtime) -> None:
         """Load and call each target before the clock starts: the first call of a family costs LiteLLM half a second."""
@@ -235,8 +242,8 @@ class Demo:
         while due < self._story.seconds:
             await self._clock.asleep(max(0.0, due - self._now))
             task = asyncio.create_task(self._ask(runtime, stream=self._rng.random() < STREAMED_SHARE))
-            self._requests.add(task)
-            task.add_done_callback(self._requests.discard)
+            self._requests[task] = self._now
+            task.add_done_callback(self._requests.pop)
             due += self._rng.uniform(0.5, 1.5) / REQUESTS_A_SECOND
 
     async def _draw(self, runtime: Runtime) -> None:

@@ -70,7 +70,10 @@ class Metrics:
         self._targets = Labels(max_values)
         self._routes = Labels(max_values)
         self.requests = Counter(
-            "ai_requests_total", "Requests by what was asked for and how they ended", ["model", "status"], registry=place
+            "ai_requests_total",
+            "Requests by what was asked and how they ended",
+            ["model", "status"],
+            registry=place,
         )
         self.duration = Histogram(
             "ai_request_duration_seconds", "Whole requests, retries included", buckets=DURATION_BUCKETS, registry=place

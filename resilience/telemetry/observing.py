@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resilience.events import Event
     from resilience.upstream import Operation, Upstream
+
+E = TypeVar("E")
 
 _LOG: Final = logging.getLogger("resilience")
 # Everything that an upstream does. Bound on the relay itself, so that passing through costs nothing.
@@ -79,9 +81,9 @@ class Observed:
         relay.connect(self._observers)
         return cast("Upstream", relay)
 
-    def engine(self, engine: Any) -> Any:
+    def engine(self, engine: E) -> E:
         """The engine itself, or the observed one where somebody observes."""
-        return _ObservedEngine(engine, self._observers) if self._observers else engine
+        return cast("E", _ObservedEngine(engine, self._observers)) if self._observers else engine
 
     def _reconnect(self) -> None:
         for relay in list(self._relays):
@@ -161,34 +163,38 @@ class Watches:
                 self._watches.append(watch)
 
     def enter(self) -> list[tuple[Watch, Any]]:
+        """Make the request current for each."""
         tokens = []
         for watch in self._watches:
             try:
                 tokens.append((watch, watch.enter()))
-            except Exception:  # noqa: BLE001, PERF203 (likewise)
+            except Exception:  # noqa: BLE001 (likewise)
                 _complain(watch)
         return tokens
 
     def leave(self, token: list[tuple[Watch, Any]]) -> None:
+        """Undo it, last first."""
         for watch, one in reversed(token):
             try:
                 watch.leave(one)
-            except Exception:  # noqa: BLE001, PERF203 (likewise)
+            except Exception:  # noqa: BLE001 (likewise)
                 _complain(watch)
 
     def chunk(self, chunk: Any) -> None:
+        """A piece is handed over."""
         for watch in self._watches:
             try:
                 watch.chunk(chunk)
-            except Exception:  # noqa: BLE001, PERF203 (likewise)
+            except Exception:  # noqa: BLE001 (likewise)
                 _complain(watch)
 
     def ended(self, answer: Any, error: BaseException | None) -> None:
+        """It is over, once."""
         watches, self._watches = self._watches, []
         for watch in reversed(watches):
             try:
                 watch.ended(answer, error)
-            except Exception:  # noqa: BLE001, PERF203 (likewise)
+            except Exception:  # noqa: BLE001 (likewise)
                 _complain(watch)
 
 

@@ -1,0 +1,105 @@
+"""Standing by: what a request does when no target can be started. Back off, force, wait in line, or give up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resilience.execution.deadline import SLACK_SECONDS
+from resilience.execution.steps import Sleep, Wait
+from resilience.execution.waiting import PACE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from resilience.execution.steps import Step
+    from resilience.execution.walk import Walk
+
+
+def stand_by(walk: Walk) -> Generator[Step, Any, None]:
+    """Nothing could be started. Come back with a permit, or raise what the caller gets."""
+    while walk.admission is None:
+        walk.check()
+        if walk.route.single:
+            yield from _last_resort(walk)
+            continue
+        usable = walk.usable_again()
+        if not usable and walk.force():
+            return
+        usable = usable or walk.forced_again()
+        if usable:
+            yield Sleep(walk.round_pause(usable))
+            walk.next_round()
+            walk.start()
+        elif walk.waits:
+            yield from _queue_up(walk)
+        elif not walk.probe_eagerly():
+            yield from _last_resort(walk)
+
+
+def _last_resort(walk: Walk) -> Generator[Step, Any, None]:
+    """A rate limit ends soon, and nothing else is eligible: ask that target again."""
+    place, delay = walk.last_resort()
+    if delay > 0:
+        yield Sleep(delay)
+    walk.waited += delay
+    walk.admit_again(place)
+
+
+def _queue_up(walk: Walk) -> Generator[Step, Any, None]:
+    """Wait in line until something is eligible, at most as long as the settings and the deadline allow."""
+    queue, monotonic = walk.lane.queue, walk.lane.monotonic
+    joined = monotonic()
+    ends_at = min(joined + walk.route.settings.max_wait_seconds - walk.waited, walk.ends_at - SLACK_SECONDS)
+    ticket = walk.line_up()
+    try:
+        while True:
+            now = walk.now = monotonic()
+            over = now >= ends_at
+            first = queue.is_first(ticket)
+            if (ticket.released or over or (first and not queue.pause_seconds(now))) and walk.start_anything():
+                queue.go(ticket, now)
+                return
+            if ticket.released:
+                queue.rejoin(ticket)
+                first = queue.is_first(ticket)
+            if first and not (over and walk.has_probed) and walk.probe_eagerly():
+                return
+            seconds = _look_again(walk, ends_at, first=first)
+            yield Wait(ticket, seconds)
+    finally:
+        walk.waited += monotonic() - joined
+        queue.leave(ticket)
+
+
+def _look_again(walk: Walk, ends_at: float, *, first: bool) -> float:
+    """In how many seconds to look again; gives up if nothing comes back in time.
+
+    Args:
+        walk: Who waits.
+        ends_at: Until when it may wait.
+        first: Whether it is the first in the queue: only that one looks before it is woken.
+    """
+    health, now = walk.lane.health, walk.now
+    if now >= ends_at:
+        most = walk.route.settings.max_wait_seconds
+        walk.give_up(f"nothing came back within the {most:.3g} s that it may wait")
+    targets = [place.target for place in walk.candidates]
+    chance, eager = health.next_chance(targets), health.next_eager(targets)
+    # An eager probe may come back at any moment, also one of somebody else's that is in flight.
+    if eager is None and (chance is None or chance > ends_at) and not _any_moment(walk):
+        walk.give_up("nothing comes back while it may wait")
+    if not first:
+        return ends_at - now
+    pace = walk.lane.queue.pause_seconds(now) or PACE_SECONDS
+    dues = [at - now for at in (chance, eager) if at is not None and at > now]
+    return min(ends_at - now, pace, *dues)
+
+
+def _any_moment(walk: Walk) -> bool:
+    """Whether a candidate waits for nothing that has a time: a half-open one for the probe that is in flight."""
+    health = walk.lane.health
+    for place in walk.candidates:
+        refused = health.rejection(place.target)
+        if refused is None or (refused.retry_after is None and health.next_chance((place.target,)) is not None):
+            return True
+    return False
