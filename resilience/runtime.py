@@ -217,10 +217,12 @@ class MultiProviderFallback:
             observer: Such as `resilience.telemetry.metrics.Metrics` or `resilience.telemetry.tracing.Tracing`.
 
         Returns:
-            A function that ends it; calling it again does nothing.
+            A function that ends it; calling it again does nothing. Of an observer that follows already, it is
+            whoever came first that ends it.
         """
+        if not self._observed.add(observer):
+            return lambda: None
         unsubscribe = self.registry.subscribe(observer.hear)
-        self._observed.add(observer)
 
         def end() -> None:
             unsubscribe()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -84,16 +85,17 @@ class AttemptRecord:
 class CallTimeouts:
     """Limits of one attempt in seconds, already capped by the deadline.
 
-    ``attempt`` bounds a whole answer; a stream has ``first_token`` and then ``stall`` between pieces.
+    ``attempt`` bounds a whole answer; a stream has ``first_token`` and then ``stall`` between pieces. ``whole``
+    bounds a stream that is held back until it is whole.
     """
 
     attempt: float
     first_token: float
     stall: float
+    whole: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """One chunk of a stream and what it carries.
 
     Attributes:
@@ -101,11 +103,53 @@ class Piece:
         text: The text in it, for `StreamInterruptedError.partial`.
         has_content: Content, a tool-call delta, a reasoning delta or a refusal: it ends the wait for the first
             token. A role-only chunk or a keep-alive does not.
+        is_plain: Nothing but text, or a thought on the way to it. Half a tool call or half a refusal is not: no
+            other target can write on from there.
     """
 
     chunk: Any
     text: str
     has_content: bool
+    is_plain: bool = True
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What a reader has been given of an answer that broke.
+
+    Attributes:
+        parts: The text, one part for each target that gave some, in order.
+        is_plain: Whether another target may write on: see `Piece.is_plain`.
+        first: The first piece of all with a text, None if there was none.
+        last: The last one.
+    """
+
+    parts: tuple[str, ...]
+    is_plain: bool = True
+    first: Piece | None = None
+    last: Piece | None = None
+
+    @property
+    def text(self) -> str:
+        """Exactly the text that has been handed over."""
+        return "".join(self.parts)
+
+
+class Graft(Protocol):
+    """Makes the pieces of a continuation pieces of the whole answer. One for each continuation."""
+
+    def grown(self, piece: Piece, text: str, repeated: int) -> Piece | None:
+        """The piece as the reader gets it.
+
+        Args:
+            piece: As the continuing target sent it.
+            text: What is left of its text.
+            repeated: How many characters of all that the target said were a repetition, and are left out.
+
+        Returns:
+            None for what the reader has had already: the beginning of an answer.
+        """
+        ...
 
 
 class SyncStream(Protocol):
@@ -114,6 +158,10 @@ class SyncStream(Protocol):
     def __iter__(self) -> Iterator[Piece]: ...
     def ended_whole(self) -> bool:
         """After the end: did a finish reason or a terminator of the provider's own arrive?"""
+        ...
+
+    def cost_usd(self) -> float | None:
+        """After the end: what it cost by LiteLLM's price map; None where no usage was told, or it has no price."""
         ...
 
     def close(self) -> None:
@@ -127,6 +175,10 @@ class AsyncStream(Protocol):
     def __aiter__(self) -> AsyncIterator[Piece]: ...
     def ended_whole(self) -> bool:
         """After the end: did a finish reason or a terminator of the provider's own arrive?"""
+        ...
+
+    def cost_usd(self) -> float | None:
+        """After the end: what it cost by LiteLLM's price map; None where no usage was told, or it has no price."""
         ...
 
     async def aclose(self) -> None:
@@ -181,6 +233,24 @@ class Upstream(Protocol):
 
     def context_window(self, target: Target) -> int | None:
         """How many input tokens a target takes, None where nobody knows."""
+        ...
+
+    def takes_prefill(self, target: Target) -> bool:
+        """Whether a target may be given the beginning of its answer; one that nobody knows may."""
+        ...
+
+    def asks_plain_text(self, operation: Operation, params: Mapping[str, Any]) -> bool:
+        """Whether a request asks for one text, half of which can be written on."""
+        ...
+
+    def continued(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], text: str
+    ) -> Mapping[str, Any]:
+        """The parameters that ask a target to write on after ``text``."""
+        ...
+
+    def graft(self, operation: Operation, params: Mapping[str, Any], delivered: Delivered) -> Graft:
+        """What makes the pieces of a continuation fit on what was delivered. ``params`` are the caller's."""
         ...
 
     def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:

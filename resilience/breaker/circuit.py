@@ -208,8 +208,6 @@ class CircuitBreaker(SteeredCircuit):
         except BaseException as error:
             self.raised(Permit(self, era), error)
             raise
-        if type(result) in guard.UNFINISHED:
-            return cast("T", guard.finish(self, Permit(self, era), result))
         if hot.era is era:
             hot.calls += 1
         return result

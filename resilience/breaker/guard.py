@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # The caller went away: that says nothing about what was called.
 _LEFT: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 # What a plain function may return instead of a result: the work has not been done yet.
-UNFINISHED: Final = frozenset({GeneratorType, CoroutineType, AsyncGeneratorType})
+_UNFINISHED: Final = frozenset({GeneratorType, CoroutineType, AsyncGeneratorType})
 
 
 def guard(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,8 +51,6 @@ def _guard_coroutine(breaker: CircuitBreaker, func: Callable[..., Awaitable[Any]
         except BaseException as error:
             breaker.raised(Permit(breaker, era), error)
             raise
-        if type(result) in UNFINISHED:
-            return finish(breaker, Permit(breaker, era), result)
         if hot.era is era:
             hot.calls += 1
         return result
@@ -76,8 +74,8 @@ def _guard_function(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callab
         except BaseException as error:
             breaker.raised(Permit(breaker, era), error)
             raise
-        if type(result) in UNFINISHED:
-            return finish(breaker, Permit(breaker, era), result)
+        if type(result) in _UNFINISHED:
+            return _finish(breaker, Permit(breaker, era), result)
         if hot.era is era:
             hot.calls += 1
         return result
@@ -110,8 +108,8 @@ def call(breaker: CircuitBreaker, func: Callable[..., Any], args: tuple[Any, ...
     except BaseException as error:
         breaker.raised(permit, error)
         raise
-    if type(result) in UNFINISHED:
-        return finish(breaker, permit, result)
+    if type(result) in _UNFINISHED:
+        return _finish(breaker, permit, result)
     permit.success()
     return result
 
@@ -137,7 +135,7 @@ def _marked(breaker: CircuitBreaker) -> contextlib.AbstractContextManager[object
 _UNMARKED: Final[contextlib.AbstractContextManager[None]] = contextlib.nullcontext()
 
 
-def finish(breaker: CircuitBreaker, permit: Permit, result: Any) -> Any:
+def _finish(breaker: CircuitBreaker, permit: Permit, result: Any) -> Any:
     """Hand on what a call returned unfinished, so that the permit lives to its end."""
     if type(result) is GeneratorType:
         return _drive(breaker, permit, result)
@@ -154,8 +152,8 @@ async def _await(breaker: CircuitBreaker, permit: Permit, start: Callable[[], Aw
     except BaseException as error:
         breaker.raised(permit, error)
         raise
-    if type(result) in UNFINISHED:
-        return finish(breaker, permit, result)
+    if type(result) in _UNFINISHED:
+        return _finish(breaker, permit, result)
     permit.success()
     return result
 
@@ -222,8 +220,8 @@ def call_closed(
     except BaseException as error:
         breaker.raised(Permit(breaker, era), error)
         raise
-    if type(result) in UNFINISHED:
-        return finish(breaker, Permit(breaker, era), result)
+    if type(result) in _UNFINISHED:
+        return _finish(breaker, Permit(breaker, era), result)
     hot = breaker.hot
     if hot.era is era:
         hot.calls += 1

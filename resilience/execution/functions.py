@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 
     from resilience.outcome import Outcome
-    from resilience.upstream import AttemptRecord, CallTimeouts, Operation, Target
+    from resilience.upstream import AttemptRecord, CallTimeouts, Delivered, Graft, Operation, Target
 
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
@@ -132,6 +132,28 @@ class FunctionUpstream:
         """None: nobody knows."""
         return None
 
+    def takes_prefill(self, target: Target) -> bool:  # noqa: ARG002 (what a function writes is its own)
+        """No: what a function yields is its own affair."""
+        return False
+
+    def asks_plain_text(self, operation: Operation, params: Mapping[str, Any]) -> bool:  # noqa: ARG002 (likewise)
+        """No: so a break is an interruption, under any policy."""
+        return False
+
+    def continued(
+        self,
+        target: Target,  # noqa: ARG002 (likewise)
+        operation: Operation,  # noqa: ARG002 (likewise)
+        params: Mapping[str, Any],
+        text: str,  # noqa: ARG002 (likewise)
+    ) -> Mapping[str, Any]:
+        """Never asked for."""
+        return params
+
+    def graft(self, operation: Operation, params: Mapping[str, Any], delivered: Delivered) -> Graft:  # noqa: ARG002
+        """Never asked for."""
+        return AsItIs()
+
     def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
         """Write the attempts where the result has LiteLLM's place for them."""
         hidden = getattr(answer, "_hidden_params", None)
@@ -139,8 +161,16 @@ class FunctionUpstream:
             hidden["resilience"] = attempts
 
 
+class AsItIs:
+    """A `Graft` that changes nothing."""
+
+    def grown(self, piece: Piece, text: str, repeated: int) -> Piece | None:  # noqa: ARG002 (the protocol's)
+        """The piece with what is left of its text."""
+        return piece._replace(text=text)
+
+
 def _piece(item: Any) -> Piece:
-    return Piece(item, item if isinstance(item, str) else "", has_content=True)
+    return Piece(item, item if isinstance(item, str) else "", True)
 
 
 class FunctionStream:
@@ -155,6 +185,10 @@ class FunctionStream:
     def ended_whole(self) -> bool:
         """A generator that ends has ended."""
         return True
+
+    def cost_usd(self) -> float | None:
+        """None: items have no price."""
+        return None
 
     def close(self) -> None:
         """Close it."""
@@ -174,6 +208,10 @@ class AsyncFunctionStream:
     def ended_whole(self) -> bool:
         """A generator that ends has ended."""
         return True
+
+    def cost_usd(self) -> float | None:
+        """None: items have no price."""
+        return None
 
     async def aclose(self) -> None:
         """Close it."""

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from resilience.upstream import Target
 
 
+# Callers' own keys make thousands of targets: an error stays readable, and is found in milliseconds.
+_SHOWN = 20
+_SEARCHED = 500
+
+
 class _HasBreaker(Protocol):
     breaker: CircuitBreaker
 
@@ -42,10 +47,12 @@ class BreakerView(Mapping[str, "CircuitBreaker"]):
         return f"<{len(self)} {self._role} breakers: {', '.join(self)}>"
 
     def _unknown(self, name: str) -> str:
-        known = ", ".join(sorted(self._entries)) or "none"
-        near = difflib.get_close_matches(str(name), self._entries, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"there is no {self._role} {name!r}{hint} Known {self._role}s: {known}"
+        names = sorted(self._entries)
+        shown = ", ".join(names[:_SHOWN]) or "none"
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        near = difflib.get_close_matches(str(name), names[:_SEARCHED], n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"there is no {self._role} {name!r}; {hint}known {self._role}s: {shown}{more}"
 
 
 class TargetName(str):

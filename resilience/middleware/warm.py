@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import os
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from resilience.upstream import Target
 
 _LOG = logging.getLogger("resilience")
-# Held during each import: a fork waits for its end. A child forked in the middle of one would inherit that module's
-# lock from a thread that it has not got, and hang at its own first call.
+# Held during each import: a fork, and the end of the process, wait for it. A module's lock that is left behind by a
+# thread in the middle of an import is never freed: the forked child hangs at its first call, and the interpreter in
+# its last cleaning, where LiteLLM's clients import what they need to close themselves.
 _IMPORTING = threading.Lock()
 
 # What LiteLLM imports during a first call, by what made it slow when measured (see `warm`).
@@ -100,6 +102,8 @@ def _load_family(family: str, model: str) -> None:
     litellm.token_counter(model=plain, text="warm")
 
 
+# At the end nobody gives it back: what has not been warmed by then is not needed any more.
+atexit.register(_IMPORTING.acquire)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_IMPORTING.acquire, after_in_parent=_IMPORTING.release, after_in_child=_IMPORTING.release

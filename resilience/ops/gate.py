@@ -133,7 +133,9 @@ class Gate:
         else:
             role = self.role(request)
             if role is None:
-                return Refusal(401, "a token is needed: send it as 'Authorization: Bearer TOKEN', or sign in on the page")
+                return Refusal(
+                    401, "a token is needed: send it as 'Authorization: Bearer TOKEN', or sign in on the page"
+                )
             if role < needed:
                 return Refusal(403, "this token may only look; an admin's token is needed")
         if request.method not in _SAFE_METHODS and not self._is_deliberate(request):

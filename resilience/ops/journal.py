@@ -8,7 +8,6 @@ import secrets
 import threading
 from collections import deque
 from dataclasses import fields
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from resilience.clock import SYSTEM_CLOCK
@@ -134,8 +133,17 @@ def as_dict(entry: Entry) -> dict[str, Any]:
     return {"number": entry.number, "at": entry.at, "event": name, **{key: getattr(entry.event, key) for key in keys}}
 
 
-@cache
+_SHAPES: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {}
+
+
 def _shape(kind: type[Event]) -> tuple[str, tuple[str, ...]]:
+    known = _SHAPES.get(kind)
+    if known is None:
+        known = _SHAPES[kind] = _make_shape(kind)
+    return known
+
+
+def _make_shape(kind: type[Event]) -> tuple[str, tuple[str, ...]]:
     words = re.findall(r"[A-Z][a-z]*", kind.__name__)
     name = f"{words[0].lower()}.{'_'.join(word.lower() for word in words[1:])}"
     return name, tuple(field.name for field in fields(kind))

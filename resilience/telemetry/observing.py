@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 
 _LOG: Final = logging.getLogger("resilience")
-# Everything that an upstream does. Bound on the relay itself, so that passing through costs nothing.
-_METHODS: Final = (
-    "call", "acall", "open", "aopen", "classify", "judge", "cost_usd", "text_of", "context_window", "attach",
-)  # fmt: skip
 
 
 class Watch(Protocol):
@@ -64,10 +60,13 @@ class Observed:
         self._observers: tuple[Observer, ...] = ()
         self._relays: weakref.WeakSet[_Relay] = weakref.WeakSet()
 
-    def add(self, observer: Observer) -> None:
-        """Let ``observer`` follow every request from now on."""
+    def add(self, observer: Observer) -> bool:
+        """Let ``observer`` follow every request from now on. False: it does so already."""
+        if any(other is observer for other in self._observers):
+            return False
         self._observers = (*self._observers, observer)
         self._reconnect()
+        return True
 
     def remove(self, observer: Observer) -> None:
         """Let it go. Requests that it follows end as they would have."""
@@ -100,8 +99,10 @@ class _Relay:
         upstream = self._upstream
         for observer in observers:
             upstream = observer.upstream(upstream)
-        for name in _METHODS:
-            setattr(self, name, getattr(upstream, name))
+        # Bound on the relay itself, so that passing through costs nothing.
+        for name in dir(upstream):
+            if not name.startswith("_"):
+                setattr(self, name, getattr(upstream, name))
 
 
 class _ObservedEngine:

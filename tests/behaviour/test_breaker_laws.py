@@ -163,10 +163,6 @@ async def async_generator() -> Any:
     raise ProviderError
 
 
-async def coroutine_of_a_generator() -> Any:
-    return generator()
-
-
 async def consume(result: Any) -> None:
     if hasattr(result, "__await__"):
         result = await result
@@ -177,7 +173,7 @@ async def consume(result: Any) -> None:
 
 
 @pytest.mark.parametrize("policy", [None, BreakerSettings()])
-@pytest.mark.parametrize("kind", [function, coroutine, generator, async_generator, coroutine_of_a_generator])
+@pytest.mark.parametrize("kind", [function, coroutine, generator, async_generator])
 async def test_a_plain_decorator_counts_the_failures_of_every_kind_of_function(
     kind: Any, policy: BreakerSettings | None
 ) -> None:

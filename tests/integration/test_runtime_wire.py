@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import litellm
@@ -24,7 +22,12 @@ if TYPE_CHECKING:
 
     from resilience.upstream import Target
 
-pytestmark = pytest.mark.usefixtures("upstream")
+pytestmark = [
+    pytest.mark.usefixtures("upstream"),
+    # LiteLLM's own: how it copies the chunk with the usage, and what it had begun when it was cancelled.
+    pytest.mark.filterwarnings("ignore:Accessing the 'model_(computed_)?fields' attribute:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine 'OpenAIChatCompletion.* was never awaited:RuntimeWarning"),
+]
 ASKED = [{"role": "user", "content": "planted-prompt"}]
 FIRST, BACKUP = "Hello from the loopback provider.", "Hello from the backup."
 Pair = tuple[LoopbackProvider, LoopbackProvider]
@@ -231,7 +234,7 @@ async def test_a_stream_that_breaks_after_content_tells_what_came(world: Pair) -
         seen: list[Any] = []
         with pytest.raises(resilience.StreamInterruptedError) as raised:
             async for chunk in await fb.acompletion("chat", ASKED, stream=True):
-                seen.append(chunk)
+                seen.append(chunk)  # noqa: PERF401 (an extended list would lose what came before the break)
         sync: list[Any] = []
         with pytest.raises(resilience.StreamInterruptedError) as other:
             sync.extend(fb.completion("chat", ASKED, stream=True))
@@ -271,7 +274,8 @@ async def test_a_cancelled_request_gives_everything_back_wherever_it_is(
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert in_use(fb) == (0, 0)
-        assert {one.failures for one in fb.snapshot().targets.values()} <= {0, 1}
+        if fault.name != Fault.http(503).name:
+            assert {one.failures for one in fb.snapshot().targets.values()} == {0}
         first.clear()
         assert targets(await fb.acompletion("chat", ASKED)) == ["first"]
 
@@ -335,35 +339,6 @@ class _Sync:
 # ---- loops, threads, processes
 
 
-def test_one_runtime_serves_several_loops_and_threads(world: Pair) -> None:
-    first, second = world
-    with resilience.MultiProviderFallback(settings(world, num_retries=0)) as fb:
-        first.set(Fault.http(503))
-        start = threading.Barrier(4)
-
-        def in_a_loop_of_its_own() -> list[str]:
-            async def several() -> list[str]:
-                told = []
-                for _ in range(3):
-                    answers = await asyncio.gather(*(fb.acompletion("chat", ASKED) for _ in range(3)))
-                    told += [answer.choices[0].message.content for answer in answers]
-                await litellm.close_litellm_async_clients()
-                return told
-
-            start.wait()
-            return asyncio.run(several())
-
-        def in_a_thread() -> list[str]:
-            start.wait()
-            return [fb.completion("chat", ASKED).choices[0].message.content for _ in range(9)]
-
-        with ThreadPoolExecutor(4) as pool:
-            told = [pool.submit(work) for work in (in_a_loop_of_its_own, in_a_thread) * 2]
-            assert [text for one in told for text in one.result()] == [BACKUP] * 36
-        assert second.count() == 36
-        assert in_use(fb) == (0, 0)
-
-
 SCRIPT = """
 import asyncio, os, sys, threading
 import litellm
@@ -387,6 +362,32 @@ def run(code: str, provider: LoopbackProvider) -> subprocess.CompletedProcess[st
         check=False,
         timeout=100,
     )
+
+
+def test_one_runtime_serves_several_loops_and_threads(world: Pair) -> None:
+    first, second = world
+    first.set(Fault.http(503))
+    code = f"""
+    fb = resilience.MultiProviderFallback({settings(world, num_retries=0)!r})
+    told, start = [], threading.Barrier(4)
+    def in_a_loop_of_its_own():
+        async def several():
+            for _ in range(3):
+                told.extend(await asyncio.gather(*(fb.acompletion("chat", ASKED) for _ in range(3))))
+        start.wait()
+        asyncio.run(several())
+    def in_a_thread():
+        start.wait()
+        told.extend(fb.completion("chat", ASKED) for _ in range(9))
+    threads = [threading.Thread(target=work) for work in (in_a_loop_of_its_own, in_a_thread) * 2]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    left = sum(one.in_flight for one in fb.snapshot().targets.values())
+    print(len(told), {{one.choices[0].message.content for one in told}}, left)
+    """
+    told = run(code, first)
+    assert told.stdout.splitlines() == [f"36 {{{BACKUP!r}}} 0"], told.stderr
+    assert second.count() == 36
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

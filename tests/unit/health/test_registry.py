@@ -394,6 +394,77 @@ def test_fifty_threads_get_one_eager_probe(clock: ManualClock) -> None:
     assert sum(admission is not None for admission in got) == 1
 
 
+def test_an_eager_probe_that_the_provider_refuses_is_given_back(clock: ManualClock) -> None:
+    health = registry(clock, MINI, BIG, providers={"openai": {"max_concurrency": 1}})
+    settle(health, MINI, *[Kind.SERVER_ERROR] * 5)
+    clock.advance(1)
+    busy = health.admit(BIG)
+    assert health.admit_eager(MINI) is None  # no room
+    busy.settle(Outcome(Kind.SUCCESS))
+    health.providers["openai"].isolate("drill")
+    assert health.admit_eager(MINI) is None
+    assert health.next_eager([MINI]) is None
+    health.providers["openai"].reset()
+    probe = health.admit_eager(MINI)
+    assert probe is not None
+    probe.give_back()
+    probe.give_back()
+    clock.advance(1)
+    assert health.admit_eager(MINI) is not None  # dropped at once, which gives it back as well
+    clock.advance(1)
+    gc.collect()
+    assert health.admit_eager(MINI) is not None
+
+
+def test_an_eager_probe_that_nobody_ends_is_replaced_after_its_lease(clock: ManualClock) -> None:
+    health = registry(clock, CLAUDE, open_seconds=300, probe_lease_seconds=5)
+    settle(health, CLAUDE, *[Kind.SERVER_ERROR] * 5)
+    clock.advance(1)
+    vanished = health.admit_eager(CLAUDE)
+    clock.advance(4.9)
+    assert health.admit_eager(CLAUDE) is None
+    clock.advance(0.2)
+    replacement = health.admit_eager(CLAUDE)
+    assert vanished is not None
+    assert replacement is not None
+    vanished.settle(Outcome(Kind.SUCCESS))
+    assert states(health)["claude"] == "open"
+    replacement.settle(Outcome(Kind.SUCCESS))
+    assert states(health)["claude"] == "half-open"
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_streaming_probe_holds_its_slot_until_the_last_chunk(clock: ManualClock) -> None:
+    health = registry(clock, CLAUDE, probe_successes=1, probe_lease_seconds=10)
+    settle(health, CLAUDE, *[Kind.SERVER_ERROR] * 5)
+    clock.advance(10)
+    stream = health.admit(CLAUDE, timeout_seconds=20)
+    stream.first_content(1.0)
+    for _ in range(5):
+        clock.advance(9)
+        stream.touch()
+    assert states(health) == {"anthropic": "half-open", "claude": "half-open"}
+    stream.settle(Outcome(Kind.SUCCESS, latency_seconds=1.0))
+    stream.first_content(2.0)
+    assert states(health) == {"anthropic": "closed", "claude": "closed"}
+
+
+def test_a_late_first_content_opens_both_breakers_until_the_same_time(clock: ManualClock) -> None:
+    health = HealthRegistry(Settings.load({"breaker": {"jitter": 0.5}}), clock=clock, rng=random.Random(4))
+    health.add(CLAUDE)
+    settle(health, CLAUDE, *[Kind.SERVER_ERROR] * 5)
+    clock.advance(10)
+    stream = health.admit(CLAUDE, timeout_seconds=20)
+    stream.first_content(11.0)
+    snapshot = health.snapshot()
+    assert states(health) == {"anthropic": "open", "claude": "open"}
+    assert snapshot.targets["claude"].next_probe_at == snapshot.providers["anthropic"].next_probe_at
+    stream.settle(Outcome(Kind.SUCCESS))
+    assert states(health) == {"anthropic": "open", "claude": "open"}
+
+
 # -- when to ask again ----------------------------------------------------------------------------------------------
 
 
@@ -508,10 +579,16 @@ def test_subscriptions_hear_every_event_until_they_end(clock: ManualClock) -> No
 
 def test_unknown_names_are_told_with_the_known_ones(clock: ManualClock) -> None:
     health = registry(clock, MINI, CLAUDE)
-    with pytest.raises(KeyError, match=r"there is no provider 'opanai'; did you mean 'openai'\? Known providers:"):
+    with pytest.raises(
+        KeyError, match=r"there is no provider 'opanai'; did you mean 'openai'\? known providers: anthropic, openai"
+    ):
         _ = health.providers["opanai"]
     with pytest.raises(ValueError, match="no route 'chat'"):
         health.rotation("chat")
+    for number in range(100):
+        health.add(tenant(number))
+    with pytest.raises(KeyError, match=r"known targets: claude, mini, tenant-0, .* and 82 more"):
+        _ = health.targets["nobody"]
     assert "opanai" not in health.providers
     assert health.targets.get("nobody") is None
 
