@@ -80,7 +80,7 @@ def loaded() -> Table:
 def main() -> None:
     options = arguments(QUESTION).parse_args()
     names = [name for name in CASES if name != "litellm"] if options.quick else list(CASES)
-    tables = [times(1 if options.quick else 11, names), loaded()]
+    tables = [times(1 if options.quick else 7, names), loaded()]
     deliver(Report("imports", QUESTION, METHOD, tables), options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import statistics
+import time
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -76,15 +77,25 @@ def measure(cases: Mapping[str, Callable[[], float]], rounds: int, seed: int = 7
     return {name: Sample(tuple(values[name])) for name in cases}
 
 
-def calling(func: Callable[..., Any], calls: int, *args: Any, **kwargs: Any) -> Callable[[], float]:
-    """A round of ``calls`` calls of ``func``."""
+def calling(func: Callable[..., Any], calls: int, *, pause_seconds: float = 0.0, **kwargs: Any) -> Callable[[], float]:
+    """A round of ``calls`` calls of ``func``.
+
+    Args:
+        func: What to call.
+        calls: How often.
+        pause_seconds: Time for what a call leaves to other threads, before the next case starts.
+        **kwargs: Its arguments.
+    """
     turns = range(calls)
 
     def one_round() -> float:
         started = perf_counter_ns()
         for _ in turns:
-            func(*args, **kwargs)
-        return (perf_counter_ns() - started) / calls
+            func(**kwargs)
+        took = (perf_counter_ns() - started) / calls
+        if pause_seconds:
+            time.sleep(pause_seconds)
+        return took
 
     def one_plain_round() -> float:
         started = perf_counter_ns()
@@ -92,14 +103,18 @@ def calling(func: Callable[..., Any], calls: int, *args: Any, **kwargs: Any) -> 
             func()
         return (perf_counter_ns() - started) / calls
 
-    return one_round if args or kwargs else one_plain_round
+    return one_round if kwargs else one_plain_round
 
 
-def awaiting(runner: asyncio.Runner, func: Callable[..., Awaitable[Any]], calls: int, **kwargs: Any) -> Any:
-    """The same for coroutine functions, on ``runner``'s event loop.
-
-    What the calls left behind on the loop is let run before the next case starts, outside the timing.
-    """
+def awaiting(
+    runner: asyncio.Runner,
+    func: Callable[..., Awaitable[Any]],
+    calls: int,
+    *,
+    pause_seconds: float = 0.0,
+    **kwargs: Any,
+) -> Callable[[], float]:
+    """The same for coroutine functions, on ``runner``'s event loop."""
     turns = range(calls)
 
     async def one_round() -> float:
@@ -107,7 +122,8 @@ def awaiting(runner: asyncio.Runner, func: Callable[..., Awaitable[Any]], calls:
         for _ in turns:
             await func(**kwargs)
         took = (perf_counter_ns() - started) / calls
-        await _settle()
+        if pause_seconds:
+            await SYSTEM_CLOCK.asleep(pause_seconds)
         return took
 
     async def one_plain_round() -> float:
@@ -118,11 +134,6 @@ def awaiting(runner: asyncio.Runner, func: Callable[..., Awaitable[Any]], calls:
 
     chosen = one_round if kwargs else one_plain_round
     return lambda: runner.run(chosen())
-
-
-async def _settle() -> None:
-    for _ in range(5):
-        await SYSTEM_CLOCK.asleep(0)
 
 
 def refused(func: Callable[[], Any], calls: int) -> Callable[[], float]:

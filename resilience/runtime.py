@@ -319,12 +319,19 @@ class MultiProviderFallback:
         return self._table.pinned(route, next((p.target for p in route.targets if p.target.name == home), first))
 
     def _remember(self, answer: Any) -> None:
-        identity, behind = getattr(answer, "id", None), attempts(answer)
-        if isinstance(identity, str) and behind:
+        identity, behind = _response_id(answer), attempts(answer)
+        if identity is not None and behind:
             with self._lock:
                 self._response_targets[identity] = behind[-1].target
                 if len(self._response_targets) > _REMEMBERED_RESPONSES:
                     self._response_targets.popitem(last=False)
+
+
+def _response_id(answer: Any) -> str | None:
+    # A stream tells it in the events before its first text.
+    begun = [getattr(chunk, "response", None) for chunk in getattr(answer, "waiting", ())]
+    ids = (getattr(one, "id", None) for one in (answer, *begun))
+    return next((identity for identity in ids if isinstance(identity, str)), None)
 
 
 def _chat(messages: Any, params: dict[str, Any]) -> dict[str, Any]:

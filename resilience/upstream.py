@@ -120,14 +120,14 @@ class Delivered:
     Attributes:
         parts: The text, one part for each target that gave some, in order.
         is_plain: Whether another target may write on: see `Piece.is_plain`.
-        first: The first piece of all with a text, None if there was none.
-        last: The last one.
+        last: The last piece with a text, None if there was none.
+        models: The model string of each of these targets.
     """
 
     parts: tuple[str, ...]
     is_plain: bool = True
-    first: Piece | None = None
     last: Piece | None = None
+    models: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

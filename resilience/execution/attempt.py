@@ -7,8 +7,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from resilience.errors import AttemptTimeoutError
 from resilience.execution.alarm import Alarm
+from resilience.execution.deadline import timed_out
+from resilience.execution.reading import Reading
 from resilience.outcome import Kind, Outcome
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from resilience.execution.lane import Lane
     from resilience.execution.steps import Attempt, CallOptions, Reply
-    from resilience.routing.route import Route, RoutedTarget
+    from resilience.routing.route import Route
     from resilience.upstream import AsyncStream, Operation, Piece, SyncStream
 
 
@@ -29,6 +30,17 @@ class Job:
     operation: Operation
     params: Mapping[str, Any]
     call: CallOptions
+
+    @property
+    def holds(self) -> bool:
+        """Whether a stream is held back until it is whole."""
+        return self.route.settings.stream.buffer == "full"
+
+    def params_of(self, step: Attempt) -> Mapping[str, Any]:
+        """What an attempt sends: what the caller asked for, and the beginning of the answer where there is one."""
+        if step.continues is None or not (text := step.continues.text).strip():
+            return self.params
+        return self.lane.upstream.continued(step.place.target, self.operation, self.params, text)
 
 
 @dataclass(slots=True, eq=False)
@@ -97,19 +109,10 @@ async def aperform(job: Job, step: Attempt) -> Reply:
     return _judged(job, answer, lane.monotonic() - started)
 
 
-def timed_out(place: RoutedTarget, limit: str, seconds: float, latency: float) -> Outcome:
-    """The outcome of an attempt that our own limit cut off."""
-    message = f"{place.name} did not answer within {limit}={seconds:.3g}"
-    if limit != "attempt_seconds":
-        what = "first content" if limit == "first_token_seconds" else "next piece"
-        message = f"the {what} of {place.name} did not come within {limit}={seconds:.3g}"
-    return Outcome(Kind.TIMEOUT, AttemptTimeoutError(message, place.name, limit, seconds), latency_seconds=latency)
-
-
 def _opened(job: Job, step: Attempt, started: float) -> Reply:
     lane, limit = job.lane, step.limits.first_token
-    stream: SyncStream = lane.upstream.open(step.place.target, job.operation, job.params, step.limits)
-    opened = False
+    stream: SyncStream = lane.upstream.open(step.place.target, job.operation, job.params_of(step), step.limits)
+    whole = False
     try:
         pieces: Iterator[Piece] = iter(stream)
         ready: deque[Piece] = deque()
@@ -117,22 +120,25 @@ def _opened(job: Job, step: Attempt, started: float) -> Reply:
             ready.append(piece)
             latency = lane.monotonic() - started
             if piece.has_content:
-                opened = True
-                return Outcome.success(latency), Opened(stream, pieces, ready, latency)
+                opened = Opened(stream, pieces, ready, latency)
+                outcome = _held_back(job, step, opened) if job.holds else Outcome.success(latency)
+                whole = outcome.kind is Kind.SUCCESS
+                return outcome, opened
             if latency > limit:
                 return timed_out(step.place, "first_token_seconds", limit, latency), None
-        outcome = _ended_empty(job, stream, ready, lane.monotonic() - started)
-        opened = outcome.kind is Kind.SUCCESS
+        outcome = _ended_empty(job, step, stream, ready, lane.monotonic() - started)
+        whole = outcome.kind is Kind.SUCCESS
         return outcome, Opened(stream, None, ready, outcome.latency_seconds)
     finally:
-        if not opened:
+        if not whole:
             stream.close()
 
 
 async def _aopened(job: Job, step: Attempt, started: float, alarm: Alarm) -> Reply:
     lane, limit = job.lane, step.limits.first_token
-    stream: AsyncStream = await lane.upstream.aopen(step.place.target, job.operation, job.params, step.limits)
-    opened = False
+    params = job.params_of(step)
+    stream: AsyncStream = await lane.upstream.aopen(step.place.target, job.operation, params, step.limits)
+    whole = False
     try:
         pieces: AsyncIterator[Piece] = aiter(stream)
         ready: deque[Piece] = deque()
@@ -140,24 +146,53 @@ async def _aopened(job: Job, step: Attempt, started: float, alarm: Alarm) -> Rep
             ready.append(piece)
             latency = lane.monotonic() - started
             if piece.has_content:
-                opened = True
-                return Outcome.success(latency), Opened(stream, pieces, ready, latency, alarm)
+                opened = Opened(stream, pieces, ready, latency, alarm)
+                outcome = await _aheld_back(job, step, opened) if job.holds else Outcome.success(latency)
+                whole = outcome.kind is Kind.SUCCESS
+                return outcome, opened
             if latency > limit:  # the alarm comes first, but on a clock that is not the loop's
                 return timed_out(step.place, "first_token_seconds", limit, latency), None
-        outcome = _ended_empty(job, stream, ready, lane.monotonic() - started)
-        opened = outcome.kind is Kind.SUCCESS
+        outcome = _ended_empty(job, step, stream, ready, lane.monotonic() - started)
+        whole = outcome.kind is Kind.SUCCESS
         return outcome, Opened(stream, None, ready, outcome.latency_seconds, alarm)
     finally:
-        if not opened:
+        if not whole:
             stream.abandon()  # nothing to wait for: a provider that hangs must not delay the next target
 
 
-def _ended_empty(job: Job, stream: SyncStream | AsyncStream, ready: deque[Piece], latency: float) -> Outcome:
-    """A stream ended before any content. Its finish reason may stand in any chunk; None asks about no chunk at all."""
+def _held_back(job: Job, step: Attempt, opened: Opened) -> Outcome:
+    """Read on to the end. Whatever breaks before is an ordinary failed attempt: the reader has seen nothing yet."""
+    step.admission.first_content(opened.latency_seconds)
+    reading = Reading(job, step, opened)
+    while (outcome := reading.read()) is None:
+        pass
+    opened.pieces, opened.ready = None, reading.ready
+    return outcome
+
+
+async def _aheld_back(job: Job, step: Attempt, opened: Opened) -> Outcome:
+    """The same in a task."""
+    step.admission.first_content(opened.latency_seconds)
+    if opened.alarm is not None:
+        opened.alarm.disarm()  # from here on it is for the pauses
+    reading = Reading(job, step, opened)
+    while (outcome := await reading.aread()) is None:
+        pass
+    opened.pieces, opened.ready = None, reading.ready
+    return outcome
+
+
+def _ended_empty(
+    job: Job, step: Attempt, stream: SyncStream | AsyncStream, ready: deque[Piece], latency: float
+) -> Outcome:
+    """A stream ended before any content. Its finish reason may stand in any chunk; None asks about no chunk at all.
+
+    To what another has said, a target may have nothing to add.
+    """
     judge = job.lane.upstream.judge
     if not stream.ended_whole():
         kind = Kind.INTERRUPTED
-    elif job.route.settings.validation.reject_empty:
+    elif job.route.settings.validation.reject_empty and step.continues is None:
         chunks = (None, *(piece.chunk for piece in ready))
         empty = all(judge(chunk, job.operation, job.params) is Kind.EMPTY for chunk in chunks)
         kind = Kind.EMPTY if empty else Kind.SUCCESS

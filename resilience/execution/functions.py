@@ -170,7 +170,7 @@ class AsItIs:
 
 
 def _piece(item: Any) -> Piece:
-    return Piece(item, item if isinstance(item, str) else "", True)
+    return Piece(item, item if isinstance(item, str) else "", has_content=True)
 
 
 class FunctionStream:

@@ -33,12 +33,14 @@ class History:
         records: The same as callers see it.
     """
 
-    __slots__ = ("outcomes", "places", "records")
+    __slots__ = ("_broken", "_partial", "outcomes", "places", "records")
 
     def __init__(self) -> None:
         self.places: list[RoutedTarget] = []
         self.outcomes: list[Outcome] = []
         self.records: list[AttemptRecord] = []
+        self._broken: int | None = None
+        self._partial = ""
 
     def add(self, place: RoutedTarget, outcome: Outcome) -> None:
         """Write down one attempt."""
@@ -81,21 +83,40 @@ class History:
         group = ExceptionGroup("what the attempts met", self.causes())
         raise DeadlineExceededError(message, seconds, self.records) from group
 
-    def interrupted(self, partial: str) -> NoReturn:
-        """Raise: a stream broke after content had reached the caller."""
-        place, outcome = self.places[-1], self.outcomes[-1]
-        message = (
-            f"the stream of {place.name} broke ({outcome.kind}) after {len(partial)} characters had been delivered; "
-            "they are in .partial"
-        )
-        raise StreamInterruptedError(message, partial, place.target.provider, self.records) from outcome.error
+    def broke(self, partial: str, why: str) -> None:
+        """The last attempt was a stream, and broke after ``partial`` had reached the caller.
 
-    def summary(self) -> list[str]:
-        """One part of a sentence per target: how often it failed, and how."""
+        Args:
+            partial: Exactly the text.
+            why: What keeps others from going on: then this raises. "" where they may.
+        """
+        self._broken = len(self.places) - 1
+        self._partial = partial
+        if why:
+            self._interrupted(why)
+
+    def tell_interruption(self) -> None:
+        """Raise `StreamInterruptedError` if a stream has broken: that is what the caller has to know."""
+        if self._broken is not None:
+            tried = "; ".join(self.summary(self._broken + 1))
+            self._interrupted(tried or "no target that may write on could be asked")
+
+    def summary(self, start: int = 0) -> list[str]:
+        """One part of a sentence per target: how often it failed, and how, from the attempt at ``start`` on."""
         failed: dict[RoutedTarget, list[str]] = {}
-        for place, outcome in zip(self.places, self.outcomes, strict=True):
+        for place, outcome in zip(self.places[start:], self.outcomes[start:], strict=True):
             failed.setdefault(place, []).append(_how(outcome))
         return [f"{place.name} failed with {_counted(how)}" for place, how in failed.items()]
+
+    def _interrupted(self, why: str) -> NoReturn:
+        at, partial = self._broken, self._partial
+        assert at is not None  # noqa: S101 (only after `broke`)
+        place, outcome = self.places[at], self.outcomes[at]
+        message = (
+            f"the stream of {place.name} broke ({outcome.kind}) after {len(partial)} characters had been delivered; "
+            f"they are in .partial. It was not continued: {why}"
+        )
+        raise StreamInterruptedError(message, partial, place.target.provider, self.records) from outcome.error
 
 
 def cause_of(place: RoutedTarget, outcome: Outcome) -> Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from resilience.errors import StreamInterruptedError
 from resilience.execution.decision import Move
 from resilience.execution.standby import stand_by
 from resilience.execution.steps import Deliver, Sleep
@@ -22,11 +23,11 @@ def plan(route: Route, lane: Lane, call: CallOptions) -> Generator[Step, Any, An
     """One request, from its first permit to its answer.
 
     Yields:
-        Attempt (reply: outcome and answer), Sleep and Wait (no reply), Deliver (reply: outcome and the text that
-        was delivered). Closing the generator cancels the request; every permit it holds is then given back.
+        Attempt (reply: outcome and answer), Sleep and Wait (no reply), Deliver (reply: outcome and what was
+        `Delivered`). Closing the generator cancels the request; every permit it holds is then given back.
 
     Returns:
-        The answer; of a stream nothing, since it has been delivered.
+        The answer; of a stream, since it has been delivered, the attempts behind it.
 
     Raises:
         ResilienceError: As the contract says.
@@ -34,30 +35,44 @@ def plan(route: Route, lane: Lane, call: CallOptions) -> Generator[Step, Any, An
     """
     walk = Walk(route, lane, call)
     try:
-        while True:
-            if not walk.start():
-                yield from stand_by(walk)
-            step = walk.attempt()
-            outcome, answer = yield step
-            if outcome.kind is Kind.SUCCESS:
-                if not call.stream:
-                    lane.upstream.attach(answer, walk.succeeded(outcome))
-                    return answer
-                records = walk.opened(outcome)
-                outcome, delivered = yield Deliver(step, answer, records)
-                if outcome.kind is Kind.SUCCESS:
-                    walk.succeeded(outcome)
-                    return None
-                # The place for other policies: `continue` would go on from here with what was delivered.
-                walk.interrupted(outcome, delivered)
-            move, delay = walk.failed(outcome)
-            if move is Move.SAME:
-                if delay > 0:
-                    yield Sleep(delay)
-                walk.again()
-            elif move is Move.STOP:
-                raise walk.history.own_error()
-            elif move is Move.EXHAUSTED:
-                walk.give_up()
+        return (yield from _served(walk))
+    except StreamInterruptedError:
+        raise
+    except Exception:
+        # Whatever kept others from going on after a break, the break is what the reader has to know.
+        walk.history.tell_interruption()
+        raise
     finally:
         walk.leave()
+
+
+def _served(walk: Walk) -> Generator[Step, Any, Any]:  # noqa: C901 (one ladder, read from top to bottom)
+    """One attempt after the other, until one serves."""
+    lane, stream = walk.lane, walk.call.stream
+    while True:
+        if not walk.start():
+            yield from stand_by(walk)
+        step = walk.attempt()
+        outcome, answer = yield step
+        if outcome.kind is not Kind.SUCCESS:
+            move, delay = walk.failed(outcome)
+        elif not stream:
+            lane.upstream.attach(answer, walk.succeeded(outcome))
+            return answer
+        elif walk.holds:  # it is whole already: the provider has done its part, whatever the reader does
+            records = walk.succeeded(outcome)
+            yield Deliver(step, answer, records)
+            return records
+        else:
+            outcome, delivered = yield Deliver(step, answer, walk.opened(outcome))
+            if outcome.kind is Kind.SUCCESS:
+                return walk.succeeded(outcome)
+            move, delay = walk.interrupted(outcome, delivered)
+        if move is Move.SAME:
+            if delay > 0:
+                yield Sleep(delay)
+            walk.again()
+        elif move is Move.STOP:
+            raise walk.history.own_error()
+        elif move is Move.EXHAUSTED:
+            walk.give_up()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from resilience.execution.deadline import timed_out
 from resilience.execution.seam import Seam
-from resilience.execution.verdicts import timed_out
 from resilience.outcome import Kind, Outcome
 
 if TYPE_CHECKING:

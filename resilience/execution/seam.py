@@ -74,20 +74,15 @@ class Seam:
 
     def take(self, piece: Piece) -> list[Piece]:
         """What comes of one piece: it, nothing yet, or it and those that were held back."""
-        if self._joined:
+        if self._joined or not (piece.text or self._said):
             return self._grown([piece])
         self._held.append(piece)
         self._said += piece.text
-        if self._could_repeat() and (piece.text or not piece.has_content):
-            return []
-        return self._join()
+        return [] if self._said in self._before else self._join()
 
     def rest(self) -> list[Piece]:
         """At the end: what is still held back."""
         return [] if self._joined else self._join()
-
-    def _could_repeat(self) -> bool:
-        return self._before.startswith(self._said) or self._said in self._before
 
     def _join(self) -> list[Piece]:
         self._joined = True
@@ -96,8 +91,7 @@ class Seam:
         for piece in self._held:
             cut = min(left, len(piece.text))
             left -= cut
-            if cut < len(piece.text) or not cut:  # a piece of which nothing is left is none
-                pieces.append(piece._replace(text=piece.text[cut:]))
+            pieces.append(piece._replace(text=piece.text[cut:]))
         self._held = []
         return self._grown(pieces)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resilience.execution.waiting import Ticket
     from resilience.outcome import Outcome
     from resilience.routing.route import RoutedTarget
-    from resilience.upstream import AttemptRecord, CallTimeouts, Target
+    from resilience.upstream import AttemptRecord, CallTimeouts, Delivered, Target
 
 
 @dataclass(slots=True)
@@ -42,11 +42,19 @@ class CallOptions:
 
 @dataclass(slots=True)
 class Attempt:
-    """Step: ask this target once. The driver replies with what came of it and the answer, or the open stream."""
+    """Step: ask this target once. The driver replies with what came of it and the answer, or the open stream.
+
+    Attributes:
+        place: Whom.
+        admission: With these permits.
+        limits: Within these limits.
+        continues: To write on after this, which the reader has been given.
+    """
 
     place: RoutedTarget
     admission: Admission
     limits: CallTimeouts
+    continues: Delivered | None = None
 
 
 @dataclass(slots=True)
@@ -66,7 +74,7 @@ class Wait:
 
 @dataclass(slots=True)
 class Deliver:
-    """Step: hand this stream to the caller. The reply is what became of it and the text that was delivered."""
+    """Step: hand this stream to the caller. The reply is what became of it and what was `Delivered`."""
 
     attempt: Attempt
     opened: Any

@@ -2,86 +2,97 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from resilience.execution.attempt import timed_out
+from resilience.errors import StreamInterruptedError
+from resilience.execution.reading import Reading
+from resilience.execution.steps import Deliver
 from resilience.outcome import Kind, Outcome
+from resilience.upstream import Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
     from resilience.execution.attempt import Job, Opened
-    from resilience.execution.steps import Attempt, Deliver, Reply, Step
-    from resilience.upstream import Piece
+    from resilience.execution.steps import Attempt, Reply, Step
+    from resilience.upstream import AttemptRecord, Piece
 
     Plan = Generator[Step, Any, Any]
 
-_TOUCH_SECONDS = 1.0  # a lease lasts a minute; telling it more often would only cost
-
 
 class _Delivery:
-    """What both kinds of stream share: what was delivered, the pause's limit, and an end that is told once."""
-
-    _hidden_params: dict[str, Any]
+    """What both kinds of stream share: what was delivered, who gave it, and an end that is told once."""
 
     def __init__(self, job: Job, plan: Plan, deliver: Deliver) -> None:
         self._job = job
         self._plan = plan
-        self._text: list[str] = []
+        self._parts: tuple[str, ...] = ()
+        self._models: tuple[str, ...] = ()
+        self._last: Piece | None = None
+        self._is_plain = True
         self._done = False
-        self._touch_at = 0.0
         self._take(deliver)
 
     def _take(self, deliver: Deliver) -> None:
         opened: Opened = deliver.opened
         self._step: Attempt = deliver.attempt
         self._opened = opened
-        self._ready = opened.ready
         self._stream = opened.stream
-        self._pieces = opened.pieces
-        self._left = self._step.limits.stall
-        self._hidden_params = {"resilience": deliver.records}
+        self._reading = Reading(self._job, self._step, opened)
+        self._ready = self._reading.ready
+        self._text = io.StringIO()
+        self._write = self._text.write
+        self._records: tuple[AttemptRecord, ...] = deliver.records
+        self._priced = False
+
+    @property
+    def waiting(self) -> list[Any]:
+        """The chunks that have come and have not been handed over yet."""
+        return [piece.chunk for piece in self._ready]
 
     @property
     def delivered(self) -> str:
         """Exactly the text that has been handed over."""
-        return "".join(self._text)
+        return "".join(self._parts) + self._text.getvalue()
+
+    @property
+    def _hidden_params(self) -> dict[str, Any]:
+        # LiteLLM's own place for such things. A price is looked up only if somebody asks.
+        if self._done and not self._priced:
+            self._priced = True
+            last = self._records[-1] if self._records else None
+            if last is not None and last.kind is Kind.SUCCESS and (cost := self._stream.cost_usd()) is not None:
+                self._records = (*self._records[:-1], replace(last, cost_usd=cost))
+        return {"resilience": self._records}
 
     def _hand_over(self, piece: Piece) -> Any:
-        if piece.text:
-            self._text.append(piece.text)
-        return piece.chunk
+        chunk, text, _, is_plain = piece
+        if text:
+            self._write(text)
+            self._last = piece
+        if not is_plain:
+            self._is_plain = False
+        return chunk
 
-    def _arrived(self, piece: Piece, waited: float, now: float) -> None:
-        # A keep-alive or an empty delta does not feed the limit: only content starts the pause anew.
-        limit = self._step.limits.stall
-        self._left = limit if piece.has_content else self._left - waited
-        if now >= self._touch_at:
-            self._touch_at = now + _TOUCH_SECONDS
-            self._step.admission.touch()
+    def _broken(self) -> Delivered:
+        """What the reader has been given, as the plan must know it after a break."""
+        job = self._job
+        self._parts = (*self._parts, self._text.getvalue())
+        self._models = (*self._models, self._step.place.target.model)
+        self._text = io.StringIO()
+        is_plain = self._is_plain and job.lane.upstream.asks_plain_text(job.operation, job.params)
+        return Delivered(self._parts, is_plain, self._last, self._models)
 
-    def _outcome(self, kind: Kind, error: BaseException | None = None) -> Outcome:
-        return Outcome(kind, error, latency_seconds=self._opened.latency_seconds)
-
-    def _of_error(self, error: Exception) -> Outcome:
-        told = self._job.lane.upstream.classify(error)
-        return Outcome(
-            told.kind,
-            told.error,
-            told.status,
-            told.retry_after_seconds,
-            told.reset_seconds,
-            told.should_retry,
-            self._opened.latency_seconds,
-        )
-
-    def _of_end(self) -> Outcome:
-        return self._outcome(Kind.SUCCESS if self._stream.ended_whole() else Kind.INTERRUPTED)
-
-    def _of_stall(self) -> Outcome:
-        limits = self._step.limits
-        return timed_out(self._step.place, "stall_seconds", limits.stall, self._opened.latency_seconds)
+    def _went_on(self, after: Any) -> None:
+        """The plan has gone on: to another target that writes on where this one broke, or to the end."""
+        if type(after) is Deliver:
+            self._done = False
+            self._take(after)
+        elif after is not None:
+            self._records = after
 
     def _leave(self) -> bool:
         """The reader goes. Returns whether there is a stream to hang up on."""
@@ -90,11 +101,14 @@ class _Delivery:
         self._done = True
         if not self._ready and self._stream.ended_whole():
             # Many readers stop at the finish reason: the provider has done all it had to.
+            success = Outcome(Kind.SUCCESS, latency_seconds=self._opened.latency_seconds)
             try:
-                self._plan.send((self._outcome(Kind.SUCCESS), self.delivered))
+                self._plan.send((success, None))
             except StopIteration:
                 return True
         self._plan.close()
+        if not self._job.holds:  # what was held back had ended before
+            self._records = (*self._records[:-1], replace(self._records[-1], kind=Kind.CANCELLED))
         return True
 
 
@@ -112,41 +126,25 @@ class GuardedStream(_Delivery):
         while not self._done:
             if self._ready:
                 return self._hand_over(self._ready.popleft())
-            outcome = self._read()
+            try:
+                outcome = self._reading.read()
+            except BaseException:
+                self.close()
+                raise
             if outcome is not None:
                 self._end(outcome)
         raise StopIteration
 
-    def _read(self) -> Outcome | None:
-        """Take one more piece in. Returns how the stream ended, if it did."""
-        if self._pieces is None:
-            return self._outcome(Kind.SUCCESS)
-        monotonic = self._job.lane.monotonic
-        started = monotonic()
-        try:
-            piece = next(self._pieces)
-        except StopIteration:
-            return self._of_end()
-        except Exception as error:  # noqa: BLE001 (classified here, and raised by the plan)
-            return self._of_error(error)
-        except BaseException:
-            self.close()
-            raise
-        now = monotonic()
-        self._arrived(piece, now - started, now)
-        if self._left <= 0:
-            return self._of_stall()
-        self._ready.append(piece)
-        return None
-
     def _end(self, outcome: Outcome) -> None:
         self._done = True
-        if outcome.kind is not Kind.SUCCESS:
+        whole = outcome.kind is Kind.SUCCESS
+        if not whole:
             self._stream.close()
-        after = self._drive(self._job, self._plan, (outcome, self.delivered))
-        if after is not None:  # another target goes on where this one broke
-            self._done = False
-            self._take(after)
+        try:
+            self._went_on(self._drive(self._job, self._plan, (outcome, None if whole else self._broken())))
+        except StreamInterruptedError as error:
+            self._records = error.attempts
+            raise
 
     def close(self) -> None:
         """Hang up. The attempt then counts as cancelled, which says nothing about the provider's health."""
@@ -182,51 +180,27 @@ class AsyncGuardedStream(_Delivery):
         while not self._done:
             if self._ready:
                 return self._hand_over(self._ready.popleft())
-            outcome = await self._read()
+            try:
+                outcome = await self._reading.aread()
+            except BaseException:
+                self._abandon()
+                raise
             if outcome is not None:
                 await self._end(outcome)
         raise StopAsyncIteration
 
-    async def _read(self) -> Outcome | None:
-        """Take one more piece in. Returns how the stream ended, if it did."""
-        if self._pieces is None:
-            return self._outcome(Kind.SUCCESS)
-        alarm = self._opened.alarm
-        assert alarm is not None  # noqa: S101 (every async stream is opened with one)
-        monotonic = self._job.lane.monotonic
-        started = monotonic()
-        alarm.arm(self._left)
-        try:
-            piece = await anext(self._pieces)
-        except StopAsyncIteration:
-            return self._of_end()
-        except Exception as error:  # noqa: BLE001 (classified here, and raised by the plan)
-            return self._of_stall() if alarm.was_it() else self._of_error(error)
-        except BaseException:
-            # The clock runs only in here, so a slow reader is no stall.
-            if alarm.was_it():
-                return self._of_stall()
-            self._abandon()
-            raise
-        finally:
-            alarm.disarm()
-        now = monotonic()
-        self._arrived(piece, now - started, now)
-        if self._left <= 0:
-            return self._of_stall()
-        self._ready.append(piece)
-        return None
-
     async def _end(self, outcome: Outcome) -> None:
         self._done = True
-        if outcome.kind is not Kind.SUCCESS:
+        whole = outcome.kind is Kind.SUCCESS
+        if not whole:
             self._stream.abandon()
         if self._opened.alarm is not None:
             self._opened.alarm.close()
-        after = await self._drive(self._job, self._plan, (outcome, self.delivered))
-        if after is not None:  # another target goes on where this one broke
-            self._done = False
-            self._take(after)
+        try:
+            self._went_on(await self._drive(self._job, self._plan, (outcome, None if whole else self._broken())))
+        except StreamInterruptedError as error:
+            self._records = error.attempts
+            raise
 
     async def aclose(self) -> None:
         """Hang up. The attempt then counts as cancelled, which says nothing about the provider's health."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from resilience.errors import RejectedError
-from resilience.execution.deadline import SLACK_SECONDS, is_over, limits
+from resilience.execution.continuation import able_to_continue, why_not_continued
+from resilience.execution.deadline import SLACK_SECONDS, is_over, is_shortened, limits
 from resilience.execution.decision import (
     Move,
     Next,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from resilience.execution.steps import Admission, CallOptions
     from resilience.execution.waiting import Ticket
     from resilience.routing.route import Route, RoutedTarget
+    from resilience.upstream import CallTimeouts, Delivered
 
 
 class Walk:
@@ -37,12 +39,14 @@ class Walk:
         ends_at: Monotonic time of the deadline.
         now: Monotonic time of the last thing that happened.
         waited: Seconds spent waiting for something to become eligible.
+        holds: Whether streams are held back until they are whole.
+        continues: What the reader has been given of a stream that broke, None until one breaks.
     """
 
     __slots__ = (
         "_counted", "_cut", "_eagers", "_forced", "_limited", "_limits", "_number", "_pauses", "_place",
         "_previous", "_queue_key", "_ranked", "_refusals", "_retries", "_round", "_tries", "admission", "call",
-        "candidates", "ends_at", "history", "lane", "now", "route", "waited",
+        "candidates", "continues", "ends_at", "history", "holds", "lane", "now", "route", "waited",
     )  # fmt: skip
 
     def __init__(self, route: Route, lane: Lane, call: CallOptions) -> None:
@@ -57,6 +61,8 @@ class Walk:
         self.candidates = self._ranked = route.fixed or rank(route, lane.rng)
         self.admission: Admission | None = None
         self.history = History()
+        self.holds = call.stream and settings.stream.buffer == "full"
+        self.continues: Delivered | None = None
         self.waited = 0.0
         self._number = 0
         self._counted = 0
@@ -121,12 +127,12 @@ class Walk:
 
         A request that waits may be one again and again; one that does not wait is one once per target.
         """
-        call, probed = self.call, self._eagers or set()
+        probed = self._eagers or set()
         for place in self.candidates:
             if place in probed and not self.waits:
                 continue
-            limit = limits(place, self.ends_at - self.now, call.deadline_seconds, stream=call.stream)
-            seconds = limit.first_token if call.stream else limit.attempt
+            limit = self._limits_of(place)
+            seconds = limit.first_token if self.call.stream else limit.attempt
             admission = self.lane.health.admit_eager(place.target, timeout_seconds=seconds)
             if admission is not None:
                 self.admission, self._place, self._limits = admission, place, limit
@@ -146,7 +152,7 @@ class Walk:
             outcomes = self.history.outcomes
             facts.moved(self._previous or self._ranked[0], place, outcomes[-1].kind if outcomes else None)
         self._previous = place
-        return Attempt(place, admission, self._limits)
+        return Attempt(place, admission, self._limits, self.continues)
 
     # ---- after an attempt
 
@@ -156,7 +162,7 @@ class Walk:
         if admission is not None:
             admission.settle(outcome)
         lane = self.lane
-        if lane.queue and not self.call.stream:
+        if lane.queue and (self.holds or not self.call.stream):
             lane.queue.succeeded(lane.monotonic())
         if lane.facts.heard:
             lane.facts.ended(self._place, outcome, self._number, stream=self.call.stream)
@@ -173,9 +179,27 @@ class Walk:
     def failed(self, outcome: Outcome) -> Next:
         """Write a failure down and decide what follows."""
         eager = self._settle(outcome)
+        if self.continues is not None and outcome.verdict.next_target is not Onward.YES:
+            # It will not take up what another has begun: that says nothing about the caller's request.
+            self.candidates = tuple(other for other in self.candidates if other is not self._place)
+            return Next(Move.NEXT)
+        return self._decide(outcome, eager=eager)
+
+    def interrupted(self, outcome: Outcome, delivered: Delivered) -> Next:
+        """A stream broke after its first content. Decide who goes on, or raise."""
+        eager = self._settle(outcome)
+        self.lane.facts.interrupted(self._place, outcome, len(delivered.text))
+        self.history.broke(delivered.text, why_not_continued(self.route, delivered))
+        self.continues = delivered
+        self.candidates = able_to_continue(self._ranked, delivered, self.lane.upstream)
+        self.ends_at = self.now + self._seconds  # it ended with the first content; for those who wait, it is new
+        step = self._decide(outcome, eager=eager)
+        return step if self._place in self.candidates or step.move is not Move.SAME else Next(Move.NEXT)
+
+    def _decide(self, outcome: Outcome, *, eager: bool) -> Next:
         place, settings = self._place, self.route.settings
         seconds_left = self.ends_at - SLACK_SECONDS - self.now
-        if outcome.kind is Kind.TIMEOUT and seconds_left <= 0 and self._limits is not place.limits:
+        if outcome.kind is Kind.TIMEOUT and seconds_left <= 0 and self._is_shortened(outcome):
             self._cut = True
         self.candidates = still_able(self.candidates, place, outcome, self.lane.upstream.context_window)
         pause = holds_back(outcome, settings, seconds_left)
@@ -189,12 +213,6 @@ class Walk:
             self.lane.facts.budget_spent(place)
             step = self._next(outcome, seconds_left, 0)
         return step
-
-    def interrupted(self, outcome: Outcome, delivered: str) -> NoReturn:
-        """A stream broke after its first content."""
-        self._settle(outcome)
-        self.lane.facts.interrupted(self._place, outcome, len(delivered))
-        self.history.interrupted(delivered)
 
     def leave(self) -> None:
         """Give back what is still held: the caller has gone."""
@@ -310,11 +328,14 @@ class Walk:
         seconds = self.call.deadline_seconds
         return self.route.settings.timeouts.deadline_seconds if seconds is None else seconds
 
-    def _admit(self, place: RoutedTarget, force: Force) -> bool:
+    def _limits_of(self, place: RoutedTarget) -> CallTimeouts:
         call = self.call
-        stream = call.stream
-        limit = limits(place, self.ends_at - self.now, call.deadline_seconds, stream=stream)
-        seconds = limit.first_token if stream else limit.attempt
+        left = self.ends_at - self.now
+        return limits(place, left, call.deadline_seconds, stream=call.stream, held=self.holds)
+
+    def _admit(self, place: RoutedTarget, force: Force) -> bool:
+        limit = self._limits_of(place)
+        seconds = limit.first_token if self.call.stream else limit.attempt
         try:
             self.admission = self.lane.health.admit(place.target, timeout_seconds=seconds, force=force)
         except RejectedError as refused:
@@ -330,13 +351,16 @@ class Walk:
         self.now = self.lane.monotonic()
         admission, self.admission = self.admission, None
         assert admission is not None  # noqa: S101 (only a started attempt can end)
-        if outcome.kind is Kind.TIMEOUT and self._limits is not self._place.limits:
+        if outcome.kind is Kind.TIMEOUT and self._is_shortened(outcome):
             admission.settle(outcome, shortened=True)
         else:
             admission.settle(outcome)
         self.history.add(self._place, outcome)
         self.lane.facts.ended(self._place, outcome, self._number, stream=self.call.stream)
         return admission.is_eager
+
+    def _is_shortened(self, outcome: Outcome) -> bool:
+        return is_shortened(self._limits, self._place.limits, limit=getattr(outcome.error, "limit", None))
 
     def _next(self, outcome: Outcome, seconds_left: float, retries_left: int) -> Next:
         settings, place = self.route.settings, self._place

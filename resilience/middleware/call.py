@@ -6,7 +6,7 @@ import importlib.util
 import math
 import sys
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,6 +14,7 @@ import httpx
 from resilience.middleware.answers import is_empty, text_of
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
+from resilience.middleware.grafting import asks_plain_text, continued, graft, takes_prefill
 from resilience.middleware.stream import AsyncLiteLLMStream, LiteLLMStream
 from resilience.outcome import Kind, Outcome
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         AsyncStream,
         AttemptRecord,
         CallTimeouts,
+        Delivered,
+        Graft,
         Operation,
         SyncStream,
         Target,
@@ -119,7 +122,8 @@ class LiteLLMUpstream:
             mark(error, Mark(outer=outer))
             raise
         limit = max(timeouts.first_token, timeouts.stall)
-        return LiteLLMStream(answer, operation, limit, outer, mocked="mock_response" in arguments)
+        price = partial(self._price, target.model)
+        return LiteLLMStream(answer, operation, limit, outer, mocked="mock_response" in arguments, price=price)
 
     async def aopen(
         self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
@@ -133,7 +137,8 @@ class LiteLLMUpstream:
         except BaseException as error:
             mark(error, Mark(outer=outer))
             raise
-        return AsyncLiteLLMStream(answer, operation, outer, mocked="mock_response" in arguments)
+        price = partial(self._price, target.model)
+        return AsyncLiteLLMStream(answer, operation, outer, mocked="mock_response" in arguments, price=price)
 
     def classify(self, error: BaseException) -> Outcome:
         """Say what an exception means. Total: never raises."""
@@ -153,6 +158,36 @@ class LiteLLMUpstream:
             except Exception:  # noqa: BLE001 (LiteLLM raises a plain Exception for a model without a price)
                 return None
         return float(cost) if isinstance(cost, (int, float)) else None
+
+    def _price(self, model: str, answer: Any, usage: Any) -> float | None:
+        told = getattr(usage, "cost", None)
+        if isinstance(told, float):
+            return told
+        if hasattr(answer, "choices"):
+            answer = self._litellm.ModelResponse(model=answer.model, usage=usage)
+        try:
+            cost = self._litellm.completion_cost(completion_response=answer, model=model)
+        except Exception:  # noqa: BLE001 (LiteLLM raises a plain Exception for a model without a price)
+            return None
+        return float(cost) if isinstance(cost, (int, float)) else None
+
+    def takes_prefill(self, target: Target) -> bool:
+        """Whether a target may be given the beginning of its answer, by LiteLLM's model map."""
+        return takes_prefill(target.model)
+
+    def asks_plain_text(self, operation: Operation, params: Mapping[str, Any]) -> bool:
+        """Whether a request asks for one text, half of which can be written on."""
+        return asks_plain_text(operation, params)
+
+    def continued(
+        self, target: Target, operation: Operation, params: Mapping[str, Any], text: str
+    ) -> Mapping[str, Any]:
+        """The parameters that ask a target to write on after ``text``."""
+        return continued(target, operation, params, text)
+
+    def graft(self, operation: Operation, params: Mapping[str, Any], delivered: Delivered) -> Graft:
+        """What makes the pieces of a continuation fit on what was delivered."""
+        return graft(operation, params, delivered)
 
     def text_of(self, answer: Any) -> str:
         """The answer's text, for validators."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resilience.clock import SYSTEM_CLOCK
+from resilience.errors import RouteExhaustedError
 from resilience.middleware.evidence import BAD_JSON, IMPORTS, TIMEOUTS, TRANSPORT, gather
 from resilience.middleware.headers import (
     delay_in_body,
@@ -254,6 +255,8 @@ def classify(error: BaseException, *, sent: bool | None = None, now: datetime | 
     Returns:
         The outcome, with ``error`` in it unchanged. An exception that nothing is known about is ``unknown``.
     """
+    if isinstance(error, RouteExhaustedError):
+        return _of_route(error)
     try:
         seen = gather(error, sent=sent)
         kind = next((row.kind for row in ROWS if row.matches(seen)), Kind.UNKNOWN)
@@ -274,6 +277,14 @@ def classify(error: BaseException, *, sent: bool | None = None, now: datetime | 
 # LiteLLM invents a status for these: nothing came.
 _NO_STATUS = frozenset({Kind.LOCAL, Kind.CANCELLED, Kind.CONNECTION, Kind.TIMEOUT, Kind.MALFORMED, Kind.INTERRUPTED})
 _SAYS_WHEN = frozenset({Kind.RATE_LIMITED, Kind.QUOTA_EXHAUSTED, Kind.OVERLOADED, Kind.SERVER_ERROR})
+
+
+def _of_route(error: RouteExhaustedError) -> Outcome:
+    # A guard around a whole route hears what ended it: its last attempt, not those that were refused beside it.
+    if not error.attempts:
+        return Outcome(kind=Kind.LOCAL, error=error)
+    last = error.attempts[-1]
+    return Outcome(last.kind, error, last.status, retry_after_seconds=error.retry_after)
 
 
 def _asked_delay(kind: Kind, seen: Evidence, now: datetime) -> float | None:

@@ -6,117 +6,40 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
-
-from resilience.middleware.answers import carries, field
+from resilience.middleware.answers import field
 from resilience.middleware.evidence import Mark, mark
-from resilience.upstream import Operation, Piece
+from resilience.middleware.pieces import event_piece, kind_of, piece_of
+from resilience.middleware.wire import Watched, WatchedAsync, WatchedSync, http_response, is_event_stream
+from resilience.upstream import Operation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Callable, Iterator
 
-_TERMINATORS = (b"[DONE]", b"message_stop")
-_TAIL = 128
-_LONGEST_EVENT = 4096
+    from resilience.upstream import Piece
+
 _ENDS = frozenset({"response.completed", "response.incomplete"})
-# Where LiteLLM's wrappers keep what they read from, on the way down to the HTTP response.
-_WAY_DOWN = ("completion_stream", "response", "http_response", "streaming_response", "response_iterator", "_stream")
-
-
-def piece_of(chunk: Any) -> Piece:
-    """A chunk of a chat stream and what it carries."""
-    choices = chunk.choices
-    if not choices:
-        return Piece(chunk, "", has_content=False)
-    delta = choices[0].delta
-    text = field(delta, "content")
-    if text:
-        return Piece(chunk, text if isinstance(text, str) else "", has_content=True)
-    return Piece(chunk, "", has_content=any(carries(choice.delta) for choice in choices))
-
-
-def event_piece(event: Any) -> Piece:
-    """An event of the responses API and what it carries."""
-    kind = str(getattr(event.type, "value", event.type))
-    if not kind.endswith(".delta"):
-        return Piece(event, "", has_content=False)
-    delta = field(event, "delta")
-    text = delta if kind == "response.output_text.delta" and isinstance(delta, str) else ""
-    return Piece(event, text, has_content=bool(delta))
-
-
-def http_response(answer: Any) -> httpx.Response | None:
-    """The HTTP response that a LiteLLM stream reads from; None where there is none (mocks, caches)."""
-    waiting, seen = [answer], 0
-    while waiting and seen < 20:
-        at = waiting.pop()
-        seen += 1
-        if isinstance(at, httpx.Response):
-            return at
-        frame = getattr(at, "ag_frame", None) or getattr(at, "gi_frame", None)
-        if frame is not None:  # `response.aiter_lines()`: the generator knows whose lines it reads
-            waiting.append(frame.f_locals.get("self"))
-        waiting.extend(value for name in reversed(_WAY_DOWN) if (value := getattr(at, name, None)) is not None)
-    return None
-
-
-class _Watched:
-    """The last bytes that went by, and the last error event: LiteLLM keeps neither."""
-
-    def __init__(self) -> None:
-        self._tail = b""
-        self.error = b""
-
-    def see(self, data: bytes) -> None:
-        self._tail = (self._tail + data)[-_TAIL:]
-        at = data.find(b'"error"')
-        if at >= 0:
-            start = max(data.rfind(b"\n", 0, at) + 1, 0)
-            self.error = data[start : start + _LONGEST_EVENT].partition(b"\n")[0]
-
-    @property
-    def terminated(self) -> bool:
-        return any(terminator in self._tail for terminator in _TERMINATORS)
-
-
-class _WatchedSync(httpx.SyncByteStream):
-    def __init__(self, inner: Any, watched: _Watched) -> None:
-        self._inner = inner
-        self._watched = watched
-
-    def __iter__(self) -> Iterator[bytes]:
-        for data in self._inner:
-            self._watched.see(data)
-            yield data
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-class _WatchedAsync(httpx.AsyncByteStream):
-    def __init__(self, inner: Any, watched: _Watched) -> None:
-        self._inner = inner
-        self._watched = watched
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._inner:
-            self._watched.see(data)
-            yield data
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 class _Adapter:
     """What the sync and the async stream have in common."""
 
-    def __init__(self, answer: Any, operation: Operation, outer: BaseException | None, *, mocked: bool) -> None:
+    def __init__(
+        self,
+        answer: Any,
+        operation: Operation,
+        outer: BaseException | None,
+        *,
+        mocked: bool,
+        price: Callable[[Any, Any], float | None] | None,
+    ) -> None:
         self._answer = answer
+        self._price = price
+        self._last: Any = None
         self._is_events = operation is Operation.RESPONSES
         self._outer = outer
         self._ended = False
-        self._watched = _Watched()
         self._response = http_response(answer)
+        self._watched = Watched(sifts=self._response is not None and is_event_stream(self._response))
         # A cached answer came whole, once.
         self._unsent = mocked or getattr(answer, "custom_llm_provider", None) == "cached_response"
         self._closed = False
@@ -135,13 +58,23 @@ class _Adapter:
         # LiteLLM invents a last chunk that says "stop"; this field has the provider's own word only.
         return getattr(self._answer, "received_finish_reason", None) is not None
 
+    def cost_usd(self) -> float | None:
+        """After the end: what it cost by LiteLLM's price map; None where no usage was told, or it has no price."""
+        last = field(self._last, "response") if self._is_events else self._last
+        hidden = getattr(last, "_hidden_params", None)
+        # Where nobody asked for usage, LiteLLM notes it beside the last chunk; zeros if the provider told none.
+        usage = field(last, "usage") or (hidden or {}).get("usage")
+        if self._price is None or not field(usage, "total_tokens"):
+            return None
+        return self._price(last, usage)
+
     def _piece(self, chunk: Any) -> Piece:
+        self._last = chunk
         if not self._is_events:
             return piece_of(chunk)
-        piece = event_piece(chunk)
-        if str(getattr(chunk.type, "value", chunk.type)) in _ENDS:
+        if kind_of(chunk) in _ENDS:
             self._ended = True
-        return piece
+        return event_piece(chunk)
 
     def _note(self, error: BaseException) -> None:
         said = self._watched.error.decode("utf-8", "replace") or None
@@ -157,6 +90,7 @@ class LiteLLMStream(_Adapter):
         read_seconds: Limit of each read of the body.
         outer: The exception that was being handled when the call was made.
         mocked: Whether LiteLLM made the answer up (``mock_response``): nothing was sent.
+        price: Says what an answer cost, given its last chunk (or response) and its usage.
     """
 
     def __init__(
@@ -167,12 +101,13 @@ class LiteLLMStream(_Adapter):
         outer: BaseException | None = None,
         *,
         mocked: bool = False,
+        price: Callable[[Any, Any], float | None] | None = None,
     ) -> None:
-        super().__init__(answer, operation, outer, mocked=mocked)
+        super().__init__(answer, operation, outer, mocked=mocked, price=price)
         response = self._response
         if response is None or response.is_closed or response.is_stream_consumed:
             return
-        response.stream = _WatchedSync(response.stream, self._watched)
+        response.stream = WatchedSync(response.stream, self._watched)
         limits = response.request.extensions.get("timeout")
         if isinstance(limits, dict) and isinstance(limits.get("read"), float):
             # The transport reads this when the body begins: what bounded the head must not bound a stall.
@@ -211,12 +146,13 @@ class AsyncLiteLLMStream(_Adapter):
         outer: BaseException | None = None,
         *,
         mocked: bool = False,
+        price: Callable[[Any, Any], float | None] | None = None,
     ) -> None:
-        super().__init__(answer, operation, outer, mocked=mocked)
+        super().__init__(answer, operation, outer, mocked=mocked, price=price)
         self._loop = asyncio.get_running_loop()
         response = self._response
         if response is not None and not response.is_closed and not response.is_stream_consumed:
-            response.stream = _WatchedAsync(response.stream, self._watched)
+            response.stream = WatchedAsync(response.stream, self._watched)
 
     def __aiter__(self) -> Self:
         return self

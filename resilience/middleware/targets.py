@@ -48,7 +48,7 @@ def derive_provider(model: str, params: Mapping[str, Any]) -> str:
     Raises:
         ConfigurationError: LiteLLM knows no provider for the model, or the ``api_base`` names no host.
     """
-    family = _family(model, params)
+    family = family_of(model, params)
     base = next((params[name] for name in _BASES if params.get(name)), None)
     if base is not None:
         return f"{family}/{_address(base)}"
@@ -56,7 +56,12 @@ def derive_provider(model: str, params: Mapping[str, Any]) -> str:
     return f"{family}/{place}" if place else family
 
 
-def _family(model: str, params: Mapping[str, Any]) -> str:
+def family_of(model: str, params: Mapping[str, Any]) -> str:
+    """LiteLLM's name for the provider of a model.
+
+    Raises:
+        ConfigurationError: LiteLLM knows none.
+    """
     import litellm  # noqa: PLC0415 (its model map decides)
 
     base = next((params[name] for name in _BASES if params.get(name)), None)

@@ -9,6 +9,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from resilience.middleware.targets import family_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -18,7 +20,8 @@ _LOG = logging.getLogger("resilience")
 # Held during each import: a fork, and the end of the process, wait for it. A module's lock that is left behind by a
 # thread in the middle of an import is never freed: the forked child hangs at its first call, and the interpreter in
 # its last cleaning, where LiteLLM's clients import what they need to close themselves.
-_IMPORTING = threading.Lock()
+# Re-entrant: an exit handler of somebody else's may fork after ours has taken it for good.
+_IMPORTING = threading.RLock()
 
 # What LiteLLM imports during a first call, by what made it slow when measured (see `warm`).
 _ALWAYS = (
@@ -57,7 +60,8 @@ def warm(targets: Iterable[Target]) -> threading.Thread:
     Returns:
         The thread, a daemon that has been started: tests join it, nobody else has to.
     """
-    families = {(target.provider.partition("/")[0], target.model) for target in targets}
+    # LiteLLM's own family: `provider` may be a name of the user's.
+    families = {(family_of(target.model, target.params), target.model) for target in targets}
     thread = threading.Thread(target=_run, args=(sorted(families),), name="resilience-warm", daemon=True)
     thread.start()
     return thread

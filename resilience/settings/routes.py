@@ -47,22 +47,23 @@ class TimeoutSettings(Section):
     stall_seconds: Seconds = Field(20.0, description="Seconds between two pieces of a stream.")
     deadline_seconds: Seconds = Field(
         180.0,
-        description="Seconds for a whole request with all its attempts; of a stream, to its first content.",
+        description="Seconds for a whole request with all its attempts; of a stream, to the first content that "
+        "its reader gets, and again after a break.",
     )
 
 
 class StreamSettings(Section):
     """What happens when a stream breaks after its first content."""
 
-    on_interruption: Annotated[Literal["raise", "continue"], AfterValidator(not_yet("continue", allowed="'raise'"))] = (
-        Field(
-            "raise",
-            description="raise: StreamInterruptedError with the partial text. continue: another target writes on "
-            "(not available in this version).",
-        )
+    on_interruption: Literal["raise", "continue"] = Field(
+        "raise",
+        description="raise: StreamInterruptedError with the partial text. continue: another target that takes a "
+        "prefill writes on from there; plain text only.",
     )
-    buffer: Annotated[Literal["none", "full"], AfterValidator(not_yet("full", allowed="'none'"))] = Field(
-        "none", description="full: hold the answer back until it is whole (not available in this version)."
+    buffer: Literal["none", "full"] = Field(
+        "none",
+        description="full: hold the answer back until it is whole, so that no break is ever seen; it must then be "
+        "whole by the deadline.",
     )
 
 

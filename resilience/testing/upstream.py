@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
 
     from resilience.clock import Clock
-    from resilience.upstream import AttemptRecord, CallTimeouts, Operation, Target
+    from resilience.upstream import AttemptRecord, CallTimeouts, Delivered, Operation, Target
 
 
 class ScriptedError(Exception):
@@ -97,6 +97,8 @@ class ScriptedUpstream:
     Attributes:
         log: Which targets were called, in order: one entry per attempt.
         open_streams: How many streams are open now.
+        prefills: The beginnings that targets were given to write on after, in order.
+        refusers: Targets that take none.
     """
 
     def __init__(
@@ -112,6 +114,8 @@ class ScriptedUpstream:
         self._acts: dict[str, list[Act]] = {}
         self.log: list[str] = []
         self.open_streams = 0
+        self.prefills: list[str] = []
+        self.refusers: set[str] = set()
         for name, acts in (script or {}).items():
             self.tell(name, acts)
 
@@ -199,6 +203,33 @@ class ScriptedUpstream:
         """What ``windows`` says."""
         return self._windows.get(target.name)
 
+    def takes_prefill(self, target: Target) -> bool:
+        """All but those in ``refusers``."""
+        return target.name not in self.refusers
+
+    def asks_plain_text(self, operation: Operation, params: Mapping[str, Any]) -> bool:  # noqa: ARG002 (as above)
+        """Unless a ``response_format`` is asked for."""
+        return "response_format" not in params
+
+    def continued(
+        self,
+        target: Target,  # noqa: ARG002 (as above)
+        operation: Operation,  # noqa: ARG002 (as above)
+        params: Mapping[str, Any],
+        text: str,
+    ) -> Mapping[str, Any]:
+        """The parameters with the text as ``prefill``, which is also written down in ``prefills``."""
+        self.prefills.append(text)
+        return {**params, "prefill": text}
+
+    def graft(self, operation: Operation, params: Mapping[str, Any], delivered: Delivered) -> ScriptedUpstream:  # noqa: ARG002 (as above)
+        """Itself: one script, one text."""
+        return self
+
+    def grown(self, piece: Piece, text: str, repeated: int) -> Piece | None:  # noqa: ARG002 (the protocol's)
+        """The piece with what is left of its text."""
+        return piece._replace(chunk=replace(piece.chunk, text=text), text=text)
+
     def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
         """Write the attempts where LiteLLM's answers have them."""
         answer._hidden_params["resilience"] = attempts  # noqa: SLF001 (LiteLLM's name for it)
@@ -239,6 +270,10 @@ class _Script:
     def ended_whole(self) -> bool:
         """Whether the end was reached and is marked as one."""
         return self._ended and self._act.whole
+
+    def cost_usd(self) -> float | None:
+        """Scripts are free."""
+        return None
 
     def _hang_up(self) -> None:
         if self._open:

@@ -54,7 +54,7 @@ def trip(breaker: CircuitBreaker, failures: int = 5) -> None:
 async def others_run() -> None:
     """Let every other task run as far as it can."""
     for _ in range(5):
-        await asyncio.sleep(0)  # noqa: TID251 (no time passes)
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -873,7 +873,7 @@ def test_a_forked_child_has_fresh_locks_and_none_of_the_parents_probes() -> None
         sys.exit(status if status else (0 if breaker.current_state == "half-open" else 4))
         """
     )
-    done = subprocess.run(  # noqa: S603 (our own script)
+    done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -175,11 +175,11 @@ def test_it_is_moved_by_hand(breaker_class: Any, storage: Any) -> None:
 
 def test_an_opening_found_in_the_storage_counts_from_its_own_time(breaker_class: Any) -> None:
     storage = pybreaker.CircuitMemoryStorage("open")
-    storage.opened_at = datetime.now(UTC) - timedelta(seconds=59)  # noqa: TID251 (another process's wall clock)
+    storage.opened_at = datetime.now(UTC) - timedelta(seconds=59)
     breaker = breaker_class(state_storage=storage)
     with pytest.raises(pybreaker.CircuitBreakerError):
         breaker.call(works)
-    storage.opened_at = datetime.now(UTC) - timedelta(seconds=61)  # noqa: TID251 (likewise)
+    storage.opened_at = datetime.now(UTC) - timedelta(seconds=61)
     assert breaker.call(works) == 1
 
 
@@ -188,7 +188,7 @@ def test_an_opening_by_another_process_counts_from_when_it_was_made(breaker_clas
     breaker = breaker_class(state_storage=storage)
     breaker.call(works)
     storage.state = "open"
-    storage.opened_at = datetime.now(UTC) - timedelta(seconds=61)  # noqa: TID251 (another process's wall clock)
+    storage.opened_at = datetime.now(UTC) - timedelta(seconds=61)
     assert breaker.call(works) == 1
 
 

@@ -32,5 +32,5 @@ async def becomes_true(fact: Callable[[], bool], seconds: float = 10.0) -> bool:
     for _ in range(int(seconds / 0.005)):
         if fact():
             return True
-        await asyncio.sleep(0.005)  # noqa: TID251 (a socket tells nobody)
+        await asyncio.sleep(0.005)
     return False

@@ -67,7 +67,7 @@ async def is_idle(runtime: resilience.MultiProviderFallback) -> bool:
 
 async def background() -> None:
     """Let LiteLLM's background events come: what would come twice has come then."""
-    await asyncio.sleep(0.05)  # noqa: TID251 (its threads and tasks tell nobody when they are through)
+    await asyncio.sleep(0.05)
 
 
 class Ear(CustomLogger):

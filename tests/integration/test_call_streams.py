@@ -280,7 +280,7 @@ async def test_a_cancelled_read_is_cancelled(provider, target, upstream):
     while not (await anext(stream)).has_content:
         pass
     reading = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0)  # noqa: TID251 (let it begin)
+    await asyncio.sleep(0)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await reading

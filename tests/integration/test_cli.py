@@ -174,9 +174,9 @@ def test_a_command_that_is_not_built_yet_says_so_and_is_listed_nowhere(
         (["check", "/does/not/exist.yaml"], "no such file"),
         (["check", ""], "no such file"),
         (["check", "a", "b"], "unrecognized arguments"),
-        (["demo", "--seconds", "fast"], "5 to 45"),
-        (["demo", "--seconds", "3600"], "5 to 45"),
-        (["demo", "--seconds", "nan"], "5 to 45"),
+        (["demo", "--seconds", "fast"], "5 to 42"),
+        (["demo", "--seconds", "3600"], "5 to 42"),
+        (["demo", "--seconds", "nan"], "5 to 42"),
         (["--frobnicate"], "--frobnicate"),
     ],
 )
@@ -207,7 +207,7 @@ def test_the_module_runs_like_the_script_and_help_loads_no_litellm() -> None:
         "except SystemExit as done: assert done.code == 0, done.code\n"
         "assert not [name for name in sys.modules if name.split('.')[0] in {'litellm', 'openai', 'rich'}]\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 (ours)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: resilience")
 
@@ -216,7 +216,7 @@ def test_a_name_that_the_terminal_cannot_show_is_no_crash(tmp_path: Path) -> Non
     path = tmp_path / "settings.yaml"
     path.write_text("routes: {größe: {targets: [{model: openai/gpt-4o-mini, api_key: x}]}}", encoding="utf-8")
     environ = {"PYTHONIOENCODING": "ascii", "PATH": "", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    done = subprocess.run(  # noqa: S603 (our own program)
+    done = subprocess.run(
         [sys.executable, "-m", "resilience", "check", str(path)],
         capture_output=True,
         text=True,
@@ -231,7 +231,7 @@ def test_a_pipe_that_closes_early_is_silent() -> None:
         "import sys\nfrom resilience.ops.cli import main\nstatus = 0\n"
         "while not status: status = main(['schema'])\nsys.exit(status)"
     )
-    with subprocess.Popen(  # noqa: S603 (our own program)
+    with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as done:
         assert done.stdout is not None

@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 (our own program)
+    return subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=environment(), check=False, timeout=110
     )
 

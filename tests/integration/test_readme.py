@@ -56,7 +56,7 @@ def test_the_settings_example_is_valid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", [BreakerSettings, RouteSettings])
-def test_every_setting_is_explained(model: type[BreakerSettings] | type[RouteSettings]) -> None:
+def test_every_setting_is_explained(model: type[BreakerSettings | RouteSettings]) -> None:
     assert [key for key in model.model_fields if f"`{key}" not in README] == []
 
 

@@ -174,6 +174,20 @@ async def test_a_response_that_continues_another_stays_on_its_target(world: Pair
         assert first.count() == 2
 
 
+@needs_mcp
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")  # LiteLLM's own, of a stream's usage
+async def test_a_response_that_continues_a_streamed_one_stays_on_its_target(world: Pair) -> None:
+    first, _ = world
+    with resilience.MultiProviderFallback(settings(world)) as fb:
+        for is_async in (True, False):
+            first.set(Fault.http(503), times=2)
+            opened = fb.aresponses("chat", "hi", stream=True) if is_async else None
+            stream = await opened if opened else fb.responses("chat", "hi", stream=True)
+            events = [event async for event in stream] if is_async else list(stream)
+            again = await fb.aresponses("chat", "more", previous_response_id=events[-1].response.id)
+            assert (targets(stream)[-1], targets(again)) == ("second", ["second"])
+
+
 # ---- limits
 
 
@@ -267,7 +281,7 @@ async def test_a_cancelled_request_gives_everything_back_wherever_it_is(
             task = asyncio.ensure_future(begin(fb, stream=stream))
             before = first.count() + second.count()
             for _ in range(turns or 0):
-                await asyncio.sleep(0)  # noqa: TID251 (lets the loop turn)
+                await asyncio.sleep(0)
             if turns is None:
                 assert await becomes_true(lambda seen=before: first.count() + second.count() > seen)
             task.cancel()
@@ -355,7 +369,7 @@ fb = resilience.MultiProviderFallback(
 def run(code: str, provider: LoopbackProvider) -> subprocess.CompletedProcess[str]:
     """Run a program with a runtime in a process of its own."""
     whole = SCRIPT + textwrap.dedent(code)
-    return subprocess.run(  # noqa: S603 (our own code)
+    return subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", whole, provider.openai_base],
         capture_output=True,
         text=True,

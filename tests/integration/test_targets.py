@@ -126,5 +126,5 @@ with LoopbackProvider() as provider:
 @pytest.mark.parametrize("family", ["openai", "anthropic"])
 def test_after_warming_the_first_call_imports_nothing_heavy(family):
     line = [sys.executable, "-W", "ignore", "-c", FIRST_CALL, family]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603 (our own line)
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr

@@ -66,7 +66,7 @@ async def drive(kind: str, guard: Callable[[Any], Any], effect: Callable[[], Any
     if kind == "async def":
 
         async def coroutine() -> Any:
-            await asyncio.sleep(0)  # noqa: TID251 (lets the loop turn)
+            await asyncio.sleep(0)
             return effect()
 
         return await guard(coroutine)()
@@ -176,7 +176,7 @@ async def test_a_cancelled_call_says_nothing(fb: resilience.MultiProviderFallbac
 
     for _ in range(5):
         task = asyncio.ensure_future(hang())
-        await asyncio.sleep(0)  # noqa: TID251 (lets the task start)
+        await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

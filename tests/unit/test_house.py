@@ -27,7 +27,7 @@ FLOORS: dict[str, set[str]] = {
     "requests": VOCABULARY,
     "decorators": VOCABULARY | {"runtime", "execution"},
     "testing": VOCABULARY | {"testing", "breaker", "health", "routing", "execution"},
-    "ops": VOCABULARY | {"ops", "runtime", "requests", "testing", "health", "decorators", "middleware"},
+    "ops": VOCABULARY | {"ops", "telemetry", "runtime", "requests", "testing", "health", "decorators", "middleware"},
 }
 FREE = {"__init__", "__main__"}
 

@@ -1,0 +1,171 @@
+"""The wire of a stream: its last bytes, its last error event, and one event that no parser can read, left out."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+from pydantic_core import from_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+_TERMINATORS: Final = (b"[DONE]", b"message_stop")
+_TAIL: Final = 128
+_LONGEST_EVENT: Final = 4096
+_SKIPS: Final = 1  # one broken event is an accident; with two of them the stream is not to be trusted
+# Where LiteLLM's wrappers keep what they read from, on the way down to the HTTP response.
+_WAY_DOWN: Final = (
+    "completion_stream",
+    "response",
+    "http_response",
+    "streaming_response",
+    "response_iterator",
+    "_stream",
+)
+
+
+def http_response(answer: Any) -> httpx.Response | None:
+    """The HTTP response that a LiteLLM stream reads from; None where there is none (mocks, caches)."""
+    waiting, seen = [answer], 0
+    while waiting and seen < 20:
+        at = waiting.pop()
+        seen += 1
+        if isinstance(at, httpx.Response):
+            return at
+        frame = getattr(at, "ag_frame", None) or getattr(at, "gi_frame", None)
+        if frame is not None:  # `response.aiter_lines()`: the generator knows whose lines it reads
+            waiting.append(frame.f_locals.get("self"))
+        waiting.extend(value for name in reversed(_WAY_DOWN) if (value := getattr(at, name, None)) is not None)
+    return None
+
+
+def is_event_stream(response: httpx.Response) -> bool:
+    """Whether the bytes of a response are server-sent events that can be read as they are."""
+    kind = response.headers.get("content-type", "")
+    return kind.startswith("text/event-stream") and "content-encoding" not in response.headers
+
+
+class Watched:
+    """What went by, of which LiteLLM keeps nothing.
+
+    Args:
+        sifts: Whether the bytes are server-sent events. Then a JSON event that cannot be parsed is left out, once;
+            LiteLLM and the SDKs would give up on it. Whether what is left is whole, the end of the stream tells.
+
+    Attributes:
+        error: The last error event.
+    """
+
+    def __init__(self, *, sifts: bool = False) -> None:
+        self._tail = b""
+        self._rest = b""
+        self._doubtful = b""
+        self._skips = _SKIPS if sifts else 0
+        self._is_json = False
+        self.error = b""
+
+    def see(self, data: bytes) -> bytes:
+        """Look at the next bytes. Returns those that are to be read now: of events, whole lines."""
+        self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+        at = data.find(b'"error"')
+        if at >= 0:
+            start = max(data.rfind(b"\n", 0, at) + 1, 0)
+            self.error = data[start : start + _LONGEST_EVENT].partition(b"\n")[0]
+        if not self._skips:
+            return data
+        if not self._rest and not self._doubtful and data.count(b"\n") == 2 and data.endswith(b"\n\n"):
+            return data if self._is_good(data[:-2]) else self._sifted(data)  # one event, as most come
+        return self._sifted(data)
+
+    def rest(self) -> bytes:
+        """At the end of the wire: what is left of a line that was not ended."""
+        rest, self._rest = self._doubtful + self._rest, b""
+        return b"" if rest and self._skips and not self._is_good(rest) else rest
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the last bytes hold a provider's own sign of the end."""
+        return any(terminator in self._tail for terminator in _TERMINATORS)
+
+    def _sifted(self, data: bytes) -> bytes:
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        kept = []
+        for line in lines:
+            if self._doubtful:
+                doubtful, self._doubtful = self._doubtful, b""
+                if not line.strip():
+                    self._skips -= 1
+                    continue
+                # Its data has several lines: one alone need not be JSON. This stream is left as it is.
+                self._skips = 0
+                kept.append(doubtful)
+            if self._skips and not self._is_good(line):
+                self._doubtful = line
+                continue
+            kept.append(line)
+        if not self._skips:
+            kept.append(self._rest)
+            self._rest = b""
+            return b"\n".join(kept)
+        return b"\n".join(kept) + b"\n" if kept else b""
+
+    def _is_good(self, line: bytes) -> bool:
+        """Whether a line is anything but broken JSON."""
+        if not line.startswith(b"data:"):
+            return True
+        payload = line[5:].strip()
+        if payload[:1] != b"{":
+            # Some providers send plain text, and their sign of the end is none: only among JSON it is out of place.
+            return not self._is_json or payload[:1] in b"["
+        try:
+            from_json(payload)
+        except ValueError:
+            try:
+                json.loads(payload)  # it takes more, such as half an emoji
+            except ValueError:
+                return False
+        self._is_json = True
+        return True
+
+
+class WatchedSync(httpx.SyncByteStream):
+    """A response's bytes, watched as they go by."""
+
+    def __init__(self, inner: Any, watched: Watched) -> None:
+        self._inner = inner
+        self._watched = watched
+
+    def __iter__(self) -> Iterator[bytes]:
+        see = self._watched.see
+        for data in self._inner:
+            if seen := see(data):
+                yield seen
+        if rest := self._watched.rest():
+            yield rest
+
+    def close(self) -> None:
+        """Close what is below."""
+        self._inner.close()
+
+
+class WatchedAsync(httpx.AsyncByteStream):
+    """The same for asyncio."""
+
+    def __init__(self, inner: Any, watched: Watched) -> None:
+        self._inner = inner
+        self._watched = watched
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        see = self._watched.see
+        async for data in self._inner:
+            if seen := see(data):
+                yield seen
+        if rest := self._watched.rest():
+            yield rest
+
+    async def aclose(self) -> None:
+        """Close what is below."""
+        await self._inner.aclose()
