@@ -33,6 +33,7 @@ from resilience.upstream import AttemptRecord, attempts
 
 if TYPE_CHECKING:
     from resilience.middleware import install, uninstall
+    from resilience.telemetry.monitor import monitor
 
 __all__ = [
     "AIRequest",
@@ -67,6 +68,7 @@ __all__ = [
     "events",
     "failover",
     "install",
+    "monitor",
     "protect",
     "uninstall",
 ]

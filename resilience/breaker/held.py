@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Self
 
@@ -38,9 +37,10 @@ class Holding:
     def __exit__(self, *_: object) -> None:
         self.is_live = False
         if self._token is not None:
-            # A generator that is closed from another context cannot restore its own: there the mark is over anyway.
-            with contextlib.suppress(ValueError):
+            try:  # noqa: SIM105 (once per attempt, and `suppress` costs more than the rest)
                 _HELD.reset(self._token)
+            except ValueError:
+                pass  # a generator closed from another context cannot restore its own: the mark is over there anyway
 
     def holds(self, breaker: object) -> bool:
         """Whether this mark, or one around it, is live and names ``breaker``."""

@@ -31,7 +31,7 @@ class Reading:
 
     __slots__ = (
         "_admission", "_alarm", "_ends_at", "_last", "_latency", "_left", "_monotonic", "_pieces", "_place",
-        "_seam", "_stall", "_stream", "_touch_at", "_upstream", "_whole", "ready",
+        "_look_at", "_seam", "_stall", "_stream", "_upstream", "_whole", "ready",
     )  # fmt: skip
 
     def __init__(self, job: Job, step: Attempt, opened: Opened) -> None:
@@ -45,7 +45,7 @@ class Reading:
         self._pieces = opened.pieces
         self._alarm = opened.alarm
         self._latency = opened.latency_seconds
-        self._touch_at = 0.0
+        self._look_at = 0.0
         self._ends_at = self._monotonic() + self._whole - self._latency
         self._last: Outcome | None = None
         self.ready = opened.ready
@@ -98,17 +98,17 @@ class Reading:
 
     def _arrived(self, piece: Piece, started: float) -> Outcome | None:
         now = self._monotonic()
-        if piece.has_content:
+        if piece[2]:  # has_content: by position, since this runs for every chunk
             self._left = self._stall
         else:
             # A keep-alive or an empty delta does not feed the limit: only content starts the pause anew.
             self._left -= now - started
             if self._left <= 0:
                 return self._of_stall()
-        if now >= self._ends_at:
-            return self._of_deadline()
-        if now >= self._touch_at:
-            self._touch_at = now + _TOUCH_SECONDS
+        if now >= self._look_at:
+            if now >= self._ends_at:
+                return self._of_deadline()
+            self._look_at = min(now + _TOUCH_SECONDS, self._ends_at)
             self._admission.touch()
         if self._seam is None:
             self.ready.append(piece)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resilience.breaker.held import Holding
 from resilience.breaker.states import Open
-from resilience.outcome import Effect, Kind
+from resilience.outcome import VERDICTS, Effect, Kind
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from resilience.health.roster import TargetHealth
     from resilience.outcome import Outcome
     from resilience.upstream import Target
+
+# Looking up a member of an enumeration costs ten times a module's own name, and this is once per attempt.
+_SUCCESS, _TIMEOUT, _CONNECTION = Effect.SUCCESS, Kind.TIMEOUT, Kind.CONNECTION
 
 
 class Admission:
@@ -84,7 +87,7 @@ class Admission:
             return
         health = self._health
         health.in_flight.leave(self._ticket)
-        self._registry.answered(health, latency_seconds)
+        self._registry.answered(health, latency_seconds, self._registry.monotonic())
         self._answered_at = health.in_flight.last_success
         own, shared = self._target, self._provider
         opened = [health.breaker] if own is not None and own.first_content(latency_seconds) else []
@@ -110,20 +113,20 @@ class Admission:
         settled, self._settled = self._settled, True  # one step under the GIL: two threads may both end a stream
         if settled:
             return
-        self._leave()
+        now = self._leave()
         health = self._health
-        verdict = outcome.verdict
+        verdict = VERDICTS[outcome.kind]
         target_effect, provider_effect = verdict.target, verdict.provider
-        if shortened and outcome.kind is Kind.TIMEOUT and self._others_succeeded():
+        if shortened and outcome.kind is _TIMEOUT and self._others_succeeded():
             target_effect = provider_effect = Effect.IGNORED
-        if target_effect is Effect.SUCCESS:
+        if target_effect is _SUCCESS:
             # A stream has told its time to the first token already.
             told = self._answered_at is not None
-            self._registry.answered(health, None if told else outcome.latency_seconds)
+            self._registry.answered(health, None if told else outcome.latency_seconds, now)
         own, shared = self._target, self._provider
         opened = [health.breaker] if own is not None and _record(health.breaker, own, target_effect, outcome) else []
         if shared is not None:
-            if outcome.kind is Kind.CONNECTION:
+            if outcome.kind is _CONNECTION:
                 shared.source = None  # nobody is there: no second witness is needed
             if _record(health.provider.breaker, shared, provider_effect, outcome):
                 opened.append(health.provider.breaker)
@@ -144,10 +147,12 @@ class Admission:
         last = self._health.in_flight.last_success
         return last > self.started and last != self._answered_at
 
-    def _leave(self) -> None:
-        self._health.in_flight.leave(self._ticket)
-        self._health.provider.leave()
-        self._health.last_used = self._registry.monotonic()
+    def _leave(self) -> float:
+        health = self._health
+        health.in_flight.leave(self._ticket)
+        health.provider.leave()
+        health.last_used = now = self._registry.monotonic()
+        return now
 
     def _opened(self, opened: list[CircuitBreaker]) -> None:
         if len(opened) > 1:
@@ -161,14 +166,14 @@ class Admission:
             # The permits give themselves back as they are dropped; what we count ourselves is left here.
             self._settled = True
             self._health.provider.leave()
-            self._health.in_flight.drop(self._ticket)
+            self._health.in_flight.leave(self._ticket)
 
 
 def _record(breaker: CircuitBreaker, permit: Permit, effect: Effect, outcome: Outcome) -> bool:
     if permit.is_settled:
         return False
     permit.detach()
-    if effect is Effect.SUCCESS:
+    if effect is _SUCCESS:
         window = breaker.window
         if window.era is permit.era:
             window.calls += 1

@@ -13,7 +13,7 @@ from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameE
 from resilience.events import EventHub, PermitRefused, TargetOnTime, TargetOverdue
 from resilience.fork import renew_in_children
 from resilience.health.admission import Admission
-from resilience.health.overdue import WITNESSES
+from resilience.health.overdue import FLOOR_SECONDS, WITNESSES
 from resilience.health.reading import read_breaker
 from resilience.health.roster import Roster
 from resilience.health.views import BreakerView, TargetName
@@ -216,9 +216,9 @@ class HealthRegistry:
 
     # -- what came of it ------------------------------------------------------------------------------------
 
-    def answered(self, health: TargetHealth, latency_seconds: float | None) -> None:
+    def answered(self, health: TargetHealth, latency_seconds: float | None, now: float) -> None:
         """A target gave an answer, or the first content of one; None: its time has been told already."""
-        overdue = health.in_flight.succeeded(self.monotonic(), latency_seconds)
+        overdue = health.in_flight.succeeded(now, latency_seconds)
         if overdue is not None:
             self.hub.publish(TargetOnTime(health.target.name, health.target.provider, overdue))
 
@@ -287,8 +287,11 @@ class HealthRegistry:
         return error
 
     def _look_for_hang(self, health: TargetHealth, now: float) -> None:
-        if len(health.in_flight) < WITNESSES or health.breaker.current_state != CircuitState.CLOSED:
-            return  # nothing to see, or its breaker speaks for it
+        in_flight = health.in_flight
+        if len(in_flight) < WITNESSES or now - in_flight.last_success <= FLOOR_SECONDS:
+            return  # nothing to see
+        if health.breaker.current_state != CircuitState.CLOSED:
+            return  # its breaker speaks for it
         policy = self.settings.target_breaker
         found = health.in_flight.notice(now, policy.overdue_factor, policy.minimum_calls)
         if found is not None:
@@ -350,4 +353,5 @@ def _permit(breaker: CircuitBreaker, source: str | None, timeout_seconds: float 
         opened = state.opened if isinstance(state, HalfOpen) else state
         if isinstance(opened, Open) and (opened.by_rate or (force is Force.OUTAGE and opened.is_outage)):
             return breaker.stray_permit()
+        raise breaker.rejection(source)  # one that waits asks twenty times a second: those are no refused attempts
     return breaker.acquire(source=source, timeout_seconds=timeout_seconds)

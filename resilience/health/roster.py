@@ -42,16 +42,19 @@ class ProviderHealth:
         self._lock = threading.Lock()
 
     def enter(self) -> bool:
-        """Count one more call in flight; False: as many as are allowed are."""
+        """Count one more call in flight; False: as many as are allowed are. Nothing is counted without a limit."""
+        if self.max_concurrency is None:
+            return True
         with self._lock:
-            if self.max_concurrency is not None and self.in_flight >= self.max_concurrency:
+            if self.in_flight >= self.max_concurrency:
                 return False
             self.in_flight += 1
             return True
 
     def leave(self) -> None:
         """Count one less. Without the lock: the garbage collector calls it, anywhere."""
-        self.in_flight -= 1
+        if self.max_concurrency is not None:
+            self.in_flight -= 1
 
     def renew_after_fork(self) -> None:
         """In a forked child: a fresh lock, and none of the parent's calls."""

@@ -123,7 +123,15 @@ class LiteLLMUpstream:
             raise
         limit = max(timeouts.first_token, timeouts.stall)
         price = partial(self._price, target.model)
-        return LiteLLMStream(answer, operation, limit, outer, mocked="mock_response" in arguments, price=price)
+        return LiteLLMStream(
+            answer,
+            operation,
+            limit,
+            outer,
+            mocked="mock_response" in arguments,
+            price=price,
+            first_seconds=timeouts.first_token,
+        )
 
     async def aopen(
         self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts

@@ -205,4 +205,9 @@ class EventGraft:
 
 def _changed(of: Any, update: dict[str, Any]) -> Any:
     """A copy of an object or a dict with other values."""
-    return {**of, **update} if isinstance(of, dict) else of.model_copy(update=update)
+    if isinstance(of, dict):
+        return {**of, **update}
+    made = of.model_copy(update=update)
+    # LiteLLM writes some fields past its own models: there they hide what the copy was given.
+    made.__dict__.update({name: value for name, value in update.items() if name in made.__dict__})
+    return made

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 from resilience.middleware.call import LiteLLMUpstream
 
@@ -25,7 +25,9 @@ class MarkedUpstream(LiteLLMUpstream):
         self, target: Target, params: Mapping[str, Any], seconds: float, *, stream: bool = False
     ) -> dict[str, Any]:
         arguments = super()._arguments(target, params, seconds, stream=stream)
-        arguments["litellm_call_id"] = f"{_PREFIX}{arguments.get('litellm_call_id') or uuid4()}"
+        # Not a UUID of the system's: asking it lets other threads run first, half a millisecond of LiteLLM's logging.
+        own = arguments.get("litellm_call_id") or f"{random.getrandbits(128):032x}"
+        arguments["litellm_call_id"] = _PREFIX + own
         return arguments
 
 

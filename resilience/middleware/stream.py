@@ -36,10 +36,13 @@ class _Adapter:
         self._price = price
         self._last: Any = None
         self._is_events = operation is Operation.RESPONSES
+        self._piece = self._event if self._is_events else piece_of
         self._outer = outer
         self._ended = False
         self._response = http_response(answer)
         self._watched = Watched(sifts=self._response is not None and is_event_stream(self._response))
+        if self._response is not None and not self._is_events:
+            self._piece = self._chat
         # A cached answer came whole, once.
         self._unsent = mocked or getattr(answer, "custom_llm_provider", None) == "cached_response"
         self._closed = False
@@ -68,13 +71,23 @@ class _Adapter:
             return None
         return self._price(last, usage)
 
-    def _piece(self, chunk: Any) -> Piece:
-        self._last = chunk
-        if not self._is_events:
-            return piece_of(chunk)
-        if kind_of(chunk) in _ENDS:
+    def _chat(self, chunk: Any) -> Piece:
+        return piece_of(chunk) if not self._watched.refusal else self._refused(piece_of(chunk))
+
+    def _event(self, event: Any) -> Piece:
+        if kind_of(event) in _ENDS:
             self._ended = True
-        return event_piece(chunk)
+        return event_piece(event)
+
+    def _refused(self, piece: Piece) -> Piece:
+        """Put a refusal where LiteLLM puts it in whole answers: of a stream's it makes nothing."""
+        choices = piece.chunk.choices
+        if not choices:
+            return piece
+        said, self._watched.refusal = self._watched.refusal, ""
+        delta = choices[0].delta
+        delta.provider_specific_fields = {**(delta.provider_specific_fields or {}), "refusal": said}
+        return piece._replace(has_content=True, is_plain=False)
 
     def _note(self, error: BaseException) -> None:
         said = self._watched.error.decode("utf-8", "replace") or None
@@ -88,6 +101,7 @@ class LiteLLMStream(_Adapter):
         answer: What LiteLLM returned.
         operation: What was asked.
         read_seconds: Limit of each read of the body.
+        first_seconds: Until the first event, where that is less.
         outer: The exception that was being handled when the call was made.
         mocked: Whether LiteLLM made the answer up (``mock_response``): nothing was sent.
         price: Says what an answer cost, given its last chunk (or response) and its usage.
@@ -102,12 +116,13 @@ class LiteLLMStream(_Adapter):
         *,
         mocked: bool = False,
         price: Callable[[Any, Any], float | None] | None = None,
+        first_seconds: float | None = None,
     ) -> None:
         super().__init__(answer, operation, outer, mocked=mocked, price=price)
         response = self._response
         if response is None or response.is_closed or response.is_stream_consumed:
             return
-        response.stream = WatchedSync(response.stream, self._watched)
+        response.stream = WatchedSync(response.stream, self._watched, first_seconds or read_seconds, read_seconds)
         limits = response.request.extensions.get("timeout")
         if isinstance(limits, dict) and isinstance(limits.get("read"), float):
             # The transport reads this when the body begins: what bounded the head must not bound a stall.
@@ -118,7 +133,8 @@ class LiteLLMStream(_Adapter):
 
     def __next__(self) -> Piece:
         try:
-            return self._piece(next(self._answer))
+            self._last = chunk = next(self._answer)
+            return self._piece(chunk)
         except StopIteration:
             raise
         except BaseException as error:
@@ -159,7 +175,8 @@ class AsyncLiteLLMStream(_Adapter):
 
     async def __anext__(self) -> Piece:
         try:
-            return self._piece(await anext(self._answer))
+            self._last = chunk = await anext(self._answer)
+            return self._piece(chunk)
         except StopAsyncIteration:
             raise
         except BaseException as error:

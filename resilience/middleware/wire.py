@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 from pydantic_core import from_json
+
+from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -15,6 +18,7 @@ _TERMINATORS: Final = (b"[DONE]", b"message_stop")
 _TAIL: Final = 128
 _LONGEST_EVENT: Final = 4096
 _SKIPS: Final = 1  # one broken event is an accident; with two of them the stream is not to be trusted
+_REFUSAL: Final = re.compile(rb'"refusal":\s*("(?:[^"\\]|\\.)+")')
 # Where LiteLLM's wrappers keep what they read from, on the way down to the HTTP response.
 _WAY_DOWN: Final = (
     "completion_stream",
@@ -56,6 +60,7 @@ class Watched:
 
     Attributes:
         error: The last error event.
+        refusal: What a model said to refuse, as far as it has come: LiteLLM drops these chunks of chat streams.
     """
 
     def __init__(self, *, sifts: bool = False) -> None:
@@ -65,18 +70,30 @@ class Watched:
         self._skips = _SKIPS if sifts else 0
         self._is_json = False
         self.error = b""
+        self.refusal = ""
 
     def see(self, data: bytes) -> bytes:
         """Look at the next bytes. Returns those that are to be read now: of events, whole lines."""
-        self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
-        at = data.find(b'"error"')
-        if at >= 0:
-            start = max(data.rfind(b"\n", 0, at) + 1, 0)
+        length = len(data)
+        self._tail = data if length >= _TAIL else (self._tail + data)[-_TAIL:]
+        if b'"error"' in data:
+            start = data.rfind(b"\n", 0, data.find(b'"error"')) + 1
             self.error = data[start : start + _LONGEST_EVENT].partition(b"\n")[0]
+        if b'"refusal"' in data:
+            self.refusal += "".join(json.loads(said) for said in _REFUSAL.findall(data))
         if not self._skips:
             return data
-        if not self._rest and not self._doubtful and data.count(b"\n") == 2 and data.endswith(b"\n\n"):
-            return data if self._is_good(data[:-2]) else self._sifted(data)  # one event, as most come
+        if (
+            not self._rest
+            and not self._doubtful
+            and data.find(b"\n") == length - 2
+            and data[:8] == b'data: {"'
+            and data[-3:] == b"}\n\n"
+            and data.count(b"{") == data.count(b"}")
+        ):
+            # One event, as most come, with a beginning and an end. A parser would cost as much as all the rest.
+            self._is_json = True
+            return data
         return self._sifted(data)
 
     def rest(self) -> bytes:
@@ -87,7 +104,8 @@ class Watched:
     @property
     def terminated(self) -> bool:
         """Whether the last bytes hold a provider's own sign of the end."""
-        return any(terminator in self._tail for terminator in _TERMINATORS)
+        tail = self._tail[-_TAIL:]
+        return any(terminator in tail for terminator in _TERMINATORS)
 
     def _sifted(self, data: bytes) -> bytes:
         lines = (self._rest + data).split(b"\n")
@@ -132,17 +150,36 @@ class Watched:
 
 
 class WatchedSync(httpx.SyncByteStream):
-    """A response's bytes, watched as they go by."""
+    """A response's bytes, watched as they go by, with a limit on silence that comments do not break.
 
-    def __init__(self, inner: Any, watched: Watched) -> None:
+    A read timeout hears every byte; that a provider has nothing to say, but says so every second, is seen here only.
+
+    Args:
+        inner: The bytes.
+        watched: Who looks at them.
+        first_seconds: How long they may be without an event at the beginning.
+        pause_seconds: How long later.
+    """
+
+    def __init__(self, inner: Any, watched: Watched, first_seconds: float, pause_seconds: float) -> None:
         self._inner = inner
         self._watched = watched
+        self._limits = (first_seconds, pause_seconds)
 
     def __iter__(self) -> Iterator[bytes]:
-        see = self._watched.see
+        see, monotonic = self._watched.see, SYSTEM_CLOCK.monotonic
+        limit, pause = self._limits
+        waited, started = 0.0, monotonic()
         for data in self._inner:
+            if data[:1] == b":":
+                waited += monotonic() - started
+                if waited > limit:
+                    raise httpx.ReadTimeout(f"nothing but comments within {limit:.3g} s")
+            else:
+                waited, limit = 0.0, pause
             if seen := see(data):
                 yield seen
+            started = monotonic()  # what its reader did meanwhile is not the provider's time
         if rest := self._watched.rest():
             yield rest
 

@@ -32,12 +32,16 @@ ROUTINE: Final = frozenset(
 )
 
 
-class Entry(NamedTuple):
-    """One event with its number."""
+class Entry:
+    """One event with its number. What is sent of it is written once, for all readers."""
 
-    number: int
-    event: Event
-    at: str
+    __slots__ = ("at", "event", "number", "wire")
+
+    def __init__(self, number: int, event: Event, at: str) -> None:
+        self.number = number
+        self.event = event
+        self.at = at
+        self.wire: bytes | None = None
 
 
 class News(NamedTuple):
@@ -112,7 +116,7 @@ class Journal:
                     found.append(entry)
             missed = 0 < number < max(ring.forgotten for ring in rings)
             head = self.head
-        found.sort()
+        found.sort(key=lambda entry: entry.number)
         return News(found, head, missed)
 
     def cursor(self, last_id: str | None) -> int:
@@ -123,8 +127,10 @@ class Journal:
 
     def wire(self, entry: Entry) -> bytes:
         """An event as server-sent event."""
-        body = json.dumps(as_dict(entry), separators=(",", ":"))
-        return f"id: {self.run}-{entry.number}\nevent: fact\ndata: {body}\n\n".encode()
+        if entry.wire is None:
+            body = json.dumps(as_dict(entry), separators=(",", ":"))
+            entry.wire = f"id: {self.run}-{entry.number}\nevent: fact\ndata: {body}\n\n".encode()
+        return entry.wire
 
 
 def as_dict(entry: Entry) -> dict[str, Any]:

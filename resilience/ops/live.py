@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # A change is on the page within half a second: a tenth to notice it, the rest for the wire and the browser.
 LOOK_SECONDS: Final = 0.1
+# Many readers look less often, so that all of them together cost a bounded share of the process.
+LONGEST_LOOK_SECONDS: Final = 0.3
+_LOOKS_A_SECOND: Final = 800
 # Without a change, numbers and open times that are over are read this often.
 CALM_SECONDS: Final = 1.0
 # A line now and then, so that proxies do not cut what seems dead and the dead are noticed.
@@ -45,6 +48,7 @@ class Live:
         self._read_at = float("-inf")
         self._cost = 0.0
         self._seen_change = -1
+        self._readers = 0
         self._ends = [self._registry.subscribe(self._hear), runtime.observe(self.traffic)]
 
     def close(self) -> None:
@@ -97,26 +101,30 @@ class Live:
         """
         clock, journal = self._clock, self.journal
         number, version, said_at = journal.cursor(last_id), -1, clock.monotonic()
-        yield f"retry: {RECONNECT_MS}\n\n".encode()
-        while not ended():
-            parts = []
-            if standing:
-                version, body = self.standing_event(version)
-                parts.append(body)
-            news = journal.after(number, changes_only=changes_only)
-            number = news.head
-            if news.missed:
-                parts.append(b"event: gap\ndata: {}\n\n")
-            for start in range(0, len(news.entries), _BATCH):
-                parts += [journal.wire(entry) for entry in news.entries[start : start + _BATCH]]
-                yield b"".join(parts)
+        self._readers += 1
+        try:
+            yield f"retry: {RECONNECT_MS}\n\n".encode()
+            while not ended():
                 parts = []
-                said_at = clock.monotonic()
-            said = b"".join(parts)
-            if not said and clock.monotonic() - said_at >= ALIVE_SECONDS:
-                said = b": alive\n\n"
-            if said:
-                yield said
-                said_at = clock.monotonic()
-            await clock.asleep(LOOK_SECONDS)
-        yield b"event: end\ndata: {}\n\n"
+                if standing:
+                    version, body = self.standing_event(version)
+                    parts.append(body)
+                news = journal.after(number, changes_only=changes_only)
+                number = news.head
+                if news.missed:
+                    parts.append(b"event: gap\ndata: {}\n\n")
+                for start in range(0, len(news.entries), _BATCH):
+                    parts += [journal.wire(entry) for entry in news.entries[start : start + _BATCH]]
+                    yield b"".join(parts)
+                    parts = []
+                    said_at = clock.monotonic()
+                said = b"".join(parts)
+                if not said and clock.monotonic() - said_at >= ALIVE_SECONDS:
+                    said = b": alive\n\n"
+                if said:
+                    yield said
+                    said_at = clock.monotonic()
+                await clock.asleep(min(LONGEST_LOOK_SECONDS, max(LOOK_SECONDS, self._readers / _LOOKS_A_SECOND)))
+            yield b"event: end\ndata: {}\n\n"
+        finally:
+            self._readers -= 1

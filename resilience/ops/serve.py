@@ -33,6 +33,7 @@ DRAIN_SECONDS: Final = 30.0
 # Sockets beyond this many get a 503: five hundred readers of events, and room for everybody else.
 MAX_CONNECTIONS: Final = 1000
 _MAX_HEAD_BYTES: Final = 16_384
+_BACKLOG: Final = 2048
 
 
 def run_serve(
@@ -95,6 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), port))
+        listener.listen(_BACKLOG)  # whoever comes before the server runs waits, and is not refused
     except (OSError, OverflowError) as error:
         listener.close()
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from resilience.testing.provider import LoopbackProvider
 
 
+_GARBLED = b'data: {"id": "chatcmpl-loopback", "choices": [{"del\n\n'
+
+
 class HungUpError(Exception):
     """The client left, or the provider stops: end this connection."""
 
@@ -109,6 +112,8 @@ class Exchange:
             if fault.stream_break is not None and position >= fault.at:
                 break
             await self._wait(pause)
+            if position == fault.garbled_at:
+                await self._send(_GARBLED)
             await self._send(raw)
         if fault.stream_break is None:
             for raw in parts.closing:
@@ -118,7 +123,7 @@ class Exchange:
         elif fault.stream_break is Break.ERROR:
             await self._send(stream_error(dialect, reply))
         elif fault.stream_break is Break.MALFORMED:
-            await self._send(b'data: {"id": "chatcmpl-loopback", "choices": [{"del\n\n')
+            await self._send(_GARBLED)
         self._writer.write(b"0\r\n\r\n")
         await self._writer.drain()
         return True

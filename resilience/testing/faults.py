@@ -60,6 +60,7 @@ class Fault:
         share: (k, n): k of each n requests fail, in an order drawn by the provider's seeded generator.
         at: The number of tokens that a stream delivers before it breaks.
         stream_break: How it breaks there. `Break.CUT` and `Break.STALL` leave a whole answer half sent.
+        garbled_at: Before which token an event comes that is no JSON; None: nowhere.
         form: The dialect of an error event: openai, anthropic or openrouter.
         first_token_seconds: Wait between the headers and the first content of a stream.
         token_seconds: Wait before each token.
@@ -85,6 +86,7 @@ class Fault:
     share: tuple[int, int] | None = None
     at: int = 0
     stream_break: Break | None = None
+    garbled_at: int | None = None
     form: str | None = None
     first_token_seconds: float = 0.0
     token_seconds: float = 0.0
@@ -319,6 +321,11 @@ class Fault:
     def malformed_event(cls, at: int = 2) -> Self:
         """An event that is no JSON after ``at`` tokens, then a clean end."""
         return cls("malformed event", stream_break=Break.MALFORMED, at=at)
+
+    @classmethod
+    def garbled_event(cls, at: int = 2) -> Self:
+        """An event that is no JSON before token ``at``, and everything else as it should be."""
+        return cls("garbled event", garbled_at=at)
 
     @classmethod
     def no_terminator(cls) -> Self:

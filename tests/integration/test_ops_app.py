@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from ops_server import scripted, serving
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from resilience.ops.app import create_app
 from resilience.outcome import Kind
 from resilience.testing.upstream import Fail
-from ops_server import scripted, serving
 
 ADMIN = {"Authorization": "Bearer the-admin-token"}
 READ = {"Authorization": "Bearer the-read-token"}
@@ -92,7 +92,9 @@ async def test_a_name_may_hold_slashes_and_colons() -> None:
 )
 async def test_wrong_steering_changes_nothing(path: str, body: bytes, status: int) -> None:
     async with scripted() as fb, serving(fb) as running:
-        answer = await running.client.post(f"/breakers/{path}", content=body, headers={"Content-Type": "application/json"})
+        answer = await running.client.post(
+            f"/breakers/{path}", content=body, headers={"Content-Type": "application/json"}
+        )
         assert answer.status_code == status
         assert answer.json()["error"]
         assert fb.registry.providers["openai"].current_state == "closed"
@@ -119,7 +121,12 @@ async def test_process_takes_a_request_and_gives_a_response() -> None:
         answer = await running.client.post("/process", json={"id": "7", **HI})
         assert answer.status_code == 200
         told = answer.json()
-        assert (told["request_id"], told["status"], told["output"], told["provider"]) == ("7", "completed", "ok", "anthropic")
+        assert (told["request_id"], told["status"], told["output"], told["provider"]) == (
+            "7",
+            "completed",
+            "ok",
+            "anthropic",
+        )
 
 
 async def test_a_failed_request_is_an_answer_with_a_status() -> None:
@@ -166,14 +173,14 @@ async def test_events_are_told_as_they_happen_and_again_to_whoever_was_away() ->
 
 
 async def test_readings_come_with_the_events_for_those_who_ask() -> None:
-    async with scripted() as fb, serving(fb) as running:
-        async with running.client.stream("GET", "/events?standing=1&only=changes") as stream:
-            lines = stream.aiter_lines()
-            assert (await next_event(lines, "standing"))["headline"]["tone"] == "good"
-            fb.registry.providers["openai"].isolate("out for tea")
-            told = await next_event(lines, "standing")
-            assert told["headline"]["tone"] == "warn"
-            assert "out for tea" in told["headline"]["text"]
+    path = "/events?standing=1&only=changes"
+    async with scripted() as fb, serving(fb) as running, running.client.stream("GET", path) as stream:
+        lines = stream.aiter_lines()
+        assert (await next_event(lines, "standing"))["headline"]["tone"] == "good"
+        fb.registry.providers["openai"].isolate("out for tea")
+        told = await next_event(lines, "standing")
+        assert told["headline"]["tone"] == "warn"
+        assert "out for tea" in told["headline"]["text"]
 
 
 async def test_a_reader_that_leaves_gives_its_place_back() -> None:

@@ -1,4 +1,4 @@
-"""The page in a real browser: break a provider and see it, isolate and reset it by clicking, hostile text stays text."""
+"""The page in a real browser: break a provider and see it, steer by clicking, hostile text stays text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def shown(fact: Callable[[], bool], seconds: float = 10.0) -> float:
     started = time.perf_counter()
     while not await asyncio.to_thread(fact):
         assert time.perf_counter() - started < seconds, "the page never showed it"
-        await asyncio.sleep(0.02)  # noqa: TID251 (a browser tells nobody)
+        await asyncio.sleep(0.02)
     return time.perf_counter() - started
 
 
@@ -45,7 +45,10 @@ async def test_a_broken_provider_is_seen_ejected_without_a_reload_and_steered_by
             await asyncio.to_thread(driver.get, running.url)
             await shown(lambda: "Everything works" in text_of(driver, "#headline"))
             await shown(lambda: text_of(driver, "#link") == "live")
-            assert await asyncio.to_thread(driver.execute_script, "window.loaded = 1; return document.title") == "resilience"
+            assert (
+                await asyncio.to_thread(driver.execute_script, "window.loaded = 1; return document.title")
+                == "resilience"
+            )
 
             fb._upstream.tell("gpt", Fail(Kind.SERVER_ERROR, status=503))  # type: ignore[attr-defined]
             for _ in range(6):
@@ -151,7 +154,8 @@ return poor;
 """
 NAMED = """
 return [...document.querySelectorAll("button, input, a, [tabindex]")].filter((e) => e.offsetParent
-  && !(e.textContent.trim() || e.getAttribute("aria-label") || e.labels?.length || e.id === "main")).map((e) => e.outerHTML);
+  && !(e.textContent.trim() || e.getAttribute("aria-label") || e.labels?.length || e.id === "main"))
+  .map((e) => e.outerHTML);
 """
 
 

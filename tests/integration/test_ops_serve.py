@@ -65,7 +65,7 @@ async def test_sigterm_answers_what_is_on_its_way_ends_event_streams_and_leaves_
                     for _ in range(1000):
                         if len(provider.requests) == 5:
                             break
-                        await asyncio.sleep(0.01)  # noqa: TID251 (a socket tells nobody)
+                        await asyncio.sleep(0.01)
                     child.send_signal(signal.SIGTERM)
                     told = [line async for line in lines]
                 assert "event: end" in told
@@ -156,7 +156,9 @@ async def test_status_isolate_and_reset_ask_a_running_server() -> None:
         status, out, _ = await run("status", "--json", "--url", running.url, RESILIENCE_TOKEN="read:the-read-token")
         assert (status, json.loads(out)["routes"][0]["serving"]) == (0, "claude")
 
-        status, _, told = await run("reset", "openai", RESILIENCE_URL=running.url, RESILIENCE_TOKEN="read:the-read-token")
+        status, _, told = await run(
+            "reset", "openai", RESILIENCE_URL=running.url, RESILIENCE_TOKEN="read:the-read-token"
+        )
         assert status == 1
         assert "admin's token" in told
         assert fb.registry.providers["openai"].current_state == "isolated"
@@ -170,14 +172,17 @@ async def test_status_isolate_and_reset_ask_a_running_server() -> None:
 
 
 async def test_watching_goes_on_until_it_is_stopped() -> None:
-    async with scripted() as fb, serving(fb) as running:
-        async with process("status", "--watch", "--json", "--url", running.url) as child:
-            first = json.loads(await asyncio.wait_for(child.stdout.readline(), 60))
-            fb.registry.targets["gpt"].isolate("seen")
-            second = json.loads(await asyncio.wait_for(child.stdout.readline(), 60))
-            assert (first["headline"]["tone"], second["headline"]["tone"]) == ("good", "warn")
-            child.send_signal(signal.SIGINT)
-            assert await asyncio.wait_for(child.wait(), 20) == 130
+    async with (
+        scripted() as fb,
+        serving(fb) as running,
+        process("status", "--watch", "--json", "--url", running.url) as child,
+    ):
+        first = json.loads(await asyncio.wait_for(child.stdout.readline(), 60))
+        fb.registry.targets["gpt"].isolate("seen")
+        second = json.loads(await asyncio.wait_for(child.stdout.readline(), 60))
+        assert (first["headline"]["tone"], second["headline"]["tone"]) == ("good", "warn")
+        child.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(child.wait(), 20) == 130
 
 
 async def test_a_redirect_does_not_carry_the_token_away(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -177,14 +177,6 @@ def test_a_key_that_is_not_built_yet_is_refused_in_exactly_these_words(data: obj
             chat("a", strategy="cheapest"),
             "routes.chat.strategy: not available in this version; allowed: 'ordered' or 'weighted'",
         ),
-        (
-            chat("a", stream={"on_interruption": "continue"}),
-            "routes.chat.stream.on_interruption: not available in this version; allowed: 'raise'",
-        ),
-        (
-            chat("a", stream={"buffer": "full"}),
-            "routes.chat.stream.buffer: not available in this version; allowed: 'none'",
-        ),
         ({"probing": {"mode": "active"}}, "probing.mode: not available in this version; allowed: 'passive'"),
     ],
 )
