@@ -4,7 +4,7 @@ Names by concept. Importing this package does not import LiteLLM, which takes se
 they are used.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from resilience import events
@@ -73,19 +73,23 @@ __all__ = [
     "uninstall",
 ]
 
-try:
-    __version__ = version("litellm-resilience")
-except PackageNotFoundError:  # a source tree that nobody installed
-    __version__ = "0+unknown"
-
-_LAZY = {"install", "uninstall"}
+_LAZY = {
+    "install": "resilience.middleware",
+    "monitor": "resilience.telemetry.monitor",
+    "uninstall": "resilience.middleware",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from resilience import middleware  # noqa: PLC0415 (the door that loads LiteLLM)
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (a tenth of the import time)
 
-        return getattr(middleware, name)
+        try:
+            return version("litellm-resilience")
+        except PackageNotFoundError:  # a source tree that nobody installed
+            return "0+unknown"
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'resilience' has no attribute {name!r}")
 
 

@@ -39,7 +39,7 @@ class AIRequest(BaseModel):
     """
 
     # The input is a prompt: no error may repeat it.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     id: str = Field(default_factory=lambda: uuid.uuid4().hex, min_length=1)
     input: str = Field(min_length=1, repr=False, description="the user's message")
@@ -70,7 +70,7 @@ class AIRequest(BaseModel):
 class AIResponse(BaseModel):
     """What came of a request."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     request_id: str
     output: str = Field("", repr=False, description="stripped, and cut at 50,000 characters")

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built at the first use: whoever imports the package to guard one function reads no snapshot.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class BreakerSnapshot(_Frozen):

@@ -30,8 +30,8 @@ class Reading:
     """
 
     __slots__ = (
-        "_admission", "_alarm", "_ends_at", "_last", "_latency", "_left", "_monotonic", "_pieces", "_place",
-        "_look_at", "_seam", "_stall", "_stream", "_upstream", "_whole", "ready",
+        "_admission", "_alarm", "_ends_at", "_last", "_latency", "_left", "_look_at", "_monotonic",
+        "_pieces", "_place", "_seam", "_stall", "_stream", "_upstream", "_whole", "ready",
     )  # fmt: skip
 
     def __init__(self, job: Job, step: Attempt, opened: Opened) -> None:

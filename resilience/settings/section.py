@@ -31,7 +31,8 @@ Text = Annotated[str, Field(strict=True, min_length=1, pattern=r"\S"), WrapValid
 class Section(BaseModel):
     """A part of the settings: frozen, no unknown keys, and all that is wrong with it told at once."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Built at the first use: the import of the package would pay for all of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     def __init__(self, /, **values: Any) -> None:
         message = None

@@ -65,6 +65,7 @@ class Metrics:
     ) -> None:
         self.registry = place = registry if registry is not None else REGISTRY
         self.monotonic = clock.monotonic
+        self._cost_usd: Callable[[Any], float | None] = lambda _: None
         self._models = Labels(max_values)
         self._breakers = Labels(max_values)
         self._targets = Labels(max_values)
@@ -142,7 +143,8 @@ class Metrics:
         return _Watch(self, None if COUNTED.get() else self.count(asked))
 
     def upstream(self, upstream: Upstream) -> Upstream:
-        """Attempts are told by events: nothing comes between."""
+        """Attempts are told by events: nothing comes between. Who knows prices is remembered, for streams."""
+        self._cost_usd = upstream.cost_usd
         return upstream
 
     # -- what others feed -----------------------------------------------------------------------------------
@@ -160,6 +162,10 @@ class Metrics:
             self.tokens.labels(name, "output").inc(usage.output_tokens)
         if cost_usd:
             self.cost.labels(name).inc(cost_usd)
+
+    def price(self, chunk: Any) -> float | None:
+        """What a stream's last chunk says that it cost, None where nobody knows."""
+        return self._cost_usd(chunk)
 
     def refresh(self, snapshot: Snapshot) -> None:
         """Set the states as they are: an open time that is over tells nobody until somebody asks."""
@@ -246,9 +252,14 @@ class _Watch:
         behind = attempts(answer)
         if not behind:
             return
-        usage = self._usage[1] if self._usage is not None else usage_of(answer)
+        target, cost = behind[-1].target, behind[-1].cost_usd
+        if self._usage is None:
+            usage = usage_of(answer)
+        else:  # a stream tells its tokens in its last chunk, and what it cost follows from them
+            chunk, usage = self._usage
+            cost = self._metrics.price(chunk) if cost is None else cost
         if usage is not None:
-            self._metrics.used(behind[-1].target, usage, behind[-1].cost_usd)
+            self._metrics.used(target, usage, cost)
 
 
 _DEFAULT: Final[list[Metrics]] = []

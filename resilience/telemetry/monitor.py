@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from resilience.errors import ConfigurationError
 from resilience.telemetry.counting import COUNTED, FAILED, RequestCount
-from resilience.telemetry.metrics import Metrics, default_metrics
 from resilience.telemetry.observing import AsyncObservedStream, ObservedStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from resilience.telemetry.metrics import Metrics
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -112,15 +113,14 @@ class _Begin:
     def __init__(self, func: Callable[..., Any], label: str | None, metrics: Metrics | None) -> None:
         self._label = label
         self._name = getattr(func, "__name__", type(func).__name__)
-        self._metrics = metrics
+        self._metrics = metrics if metrics is not None else _default_metrics()
         names = list(inspect.signature(func).parameters)
         self._position = names.index("model") if "model" in names else None
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
         if COUNTED.get():
             return _Call(None)
-        metrics = self._metrics or default_metrics()
-        return _Call(metrics.count(self._label or self._asked(args, kwargs)))
+        return _Call(self._metrics.count(self._label or self._asked(args, kwargs)))
 
     def _asked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         asked = kwargs.get("model")
@@ -160,3 +160,10 @@ class _Call:
             return ObservedStream(answer, self)
         self.ended(answer, None)
         return answer
+
+
+def _default_metrics() -> Metrics:
+    # Here and not above: the decorator can be named where the extra is missing, and says so when it is used.
+    from resilience.telemetry.metrics import default_metrics  # noqa: PLC0415
+
+    return default_metrics()
