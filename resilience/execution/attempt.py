@@ -164,10 +164,11 @@ def _held_back(job: Job, step: Attempt, opened: Opened) -> Outcome:
     """Read on to the end. Whatever breaks before is an ordinary failed attempt: the reader has seen nothing yet."""
     step.admission.first_content(opened.latency_seconds)
     reading = Reading(job, step, opened)
-    while (outcome := reading.read()) is None:
-        pass
+    while not isinstance(came := reading.read(), Outcome):
+        if came is not None:
+            reading.ready.append(came)
     opened.pieces, opened.ready = None, reading.ready
-    return outcome
+    return came
 
 
 async def _aheld_back(job: Job, step: Attempt, opened: Opened) -> Outcome:
@@ -176,10 +177,11 @@ async def _aheld_back(job: Job, step: Attempt, opened: Opened) -> Outcome:
     if opened.alarm is not None:
         opened.alarm.disarm()  # from here on it is for the pauses
     reading = Reading(job, step, opened)
-    while (outcome := await reading.aread()) is None:
-        pass
+    while not isinstance(came := await reading.aread(), Outcome):
+        if came is not None:
+            reading.ready.append(came)
     opened.pieces, opened.ready = None, reading.ready
-    return outcome
+    return came
 
 
 def _ended_empty(

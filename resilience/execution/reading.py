@@ -54,8 +54,12 @@ class Reading:
             self._seam = Seam(self._upstream.graft(job.operation, job.params, step.continues), step.continues.text)
             self.ready = self._seam.all_of(opened.ready)
 
-    def read(self) -> Outcome | None:
-        """Take one more piece in. Returns how the stream ended, if it did."""
+    def read(self) -> Piece | Outcome | None:
+        """Take one more piece in.
+
+        Returns:
+            The piece; or how the stream ended; or nothing yet: then look at ``ready``, and ask again.
+        """
         pieces = self._pieces
         if pieces is None:
             return self._of_end()
@@ -68,7 +72,7 @@ class Reading:
             return self._of_error(error)
         return self._arrived(piece, started)
 
-    async def aread(self) -> Outcome | None:
+    async def aread(self) -> Piece | Outcome | None:
         """The same in a task. The clock runs only in here, so a slow reader is no stall."""
         pieces, alarm = self._pieces, self._alarm
         if pieces is None:
@@ -76,7 +80,7 @@ class Reading:
         assert alarm is not None  # noqa: S101 (every async stream is opened with one)
         started = self._monotonic()
         left = self._ends_at - started
-        alarm.arm(min(self._left, left))
+        alarm.arm(left if left < self._left else self._left)  # noqa: FURB136 (at a fifth of what `min` takes)
         try:
             piece = await anext(pieces)
         except StopAsyncIteration:
@@ -96,7 +100,7 @@ class Reading:
             alarm.disarm()
         return self._arrived(piece, started)
 
-    def _arrived(self, piece: Piece, started: float) -> Outcome | None:
+    def _arrived(self, piece: Piece, started: float) -> Piece | Outcome | None:
         now = self._monotonic()
         if piece[2]:  # has_content: by position, since this runs for every chunk
             self._left = self._stall
@@ -111,9 +115,8 @@ class Reading:
             self._look_at = min(now + _TOUCH_SECONDS, self._ends_at)
             self._admission.touch()
         if self._seam is None:
-            self.ready.append(piece)
-        else:
-            self.ready.extend(self._seam.take(piece))
+            return piece
+        self.ready.extend(self._seam.take(piece))
         return None
 
     def _of_end(self) -> Outcome | None:

@@ -10,7 +10,7 @@ from resilience.errors import StreamInterruptedError
 from resilience.execution.reading import Reading
 from resilience.execution.steps import Deliver
 from resilience.outcome import Kind, Outcome
-from resilience.upstream import Delivered
+from resilience.upstream import Delivered, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from resilience.execution.attempt import Job, Opened
     from resilience.execution.steps import Attempt, Reply, Step
-    from resilience.upstream import AttemptRecord, Piece
+    from resilience.upstream import AttemptRecord
 
     Plan = Generator[Step, Any, Any]
 
@@ -127,12 +127,14 @@ class GuardedStream(_Delivery):
             if self._ready:
                 return self._hand_over(self._ready.popleft())
             try:
-                outcome = self._reading.read()
+                came = self._reading.read()
             except BaseException:
                 self.close()
                 raise
-            if outcome is not None:
-                self._end(outcome)
+            if isinstance(came, Piece):
+                return self._hand_over(came)
+            if came is not None:
+                self._end(came)
         raise StopIteration
 
     def _end(self, outcome: Outcome) -> None:
@@ -181,12 +183,14 @@ class AsyncGuardedStream(_Delivery):
             if self._ready:
                 return self._hand_over(self._ready.popleft())
             try:
-                outcome = await self._reading.aread()
+                came = await self._reading.aread()
             except BaseException:
                 self._abandon()
                 raise
-            if outcome is not None:
-                await self._end(outcome)
+            if isinstance(came, Piece):
+                return self._hand_over(came)
+            if came is not None:
+                await self._end(came)
         raise StopAsyncIteration
 
     async def _end(self, outcome: Outcome) -> None:

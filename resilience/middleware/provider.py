@@ -214,10 +214,15 @@ class _Tail:
     """
 
     def __init__(self, stream: Any) -> None:
-        self.records = attempts(stream)
+        self._stream = stream
         self._usage: Any = None
         self._finish: str | None = None
         self._told = False
+
+    @property
+    def records(self) -> Any:
+        """The attempts so far: a stream that goes on at another target gets more."""
+        return attempts(self._stream)
 
     def passes(self, chunk: Any) -> bool:
         """Whether a chunk goes to the caller as it is."""

@@ -72,20 +72,24 @@ class _Adapter:
         return self._price(last, usage)
 
     def _chat(self, chunk: Any) -> Piece:
-        return piece_of(chunk) if not self._watched.refusal else self._refused(piece_of(chunk))
+        piece = piece_of(chunk)
+        watched = self._watched
+        if piece[1]:  # text
+            watched.unread.clear()
+        elif watched.unread and chunk.choices and (said := watched.refusal()):
+            return self._refused(piece, said)
+        return piece
 
     def _event(self, event: Any) -> Piece:
+        self._watched.unread.clear()
         if kind_of(event) in _ENDS:
             self._ended = True
         return event_piece(event)
 
-    def _refused(self, piece: Piece) -> Piece:
+    @staticmethod
+    def _refused(piece: Piece, said: str) -> Piece:
         """Put a refusal where LiteLLM puts it in whole answers: of a stream's it makes nothing."""
-        choices = piece.chunk.choices
-        if not choices:
-            return piece
-        said, self._watched.refusal = self._watched.refusal, ""
-        delta = choices[0].delta
+        delta = piece.chunk.choices[0].delta
         delta.provider_specific_fields = {**(delta.provider_specific_fields or {}), "refusal": said}
         return piece._replace(has_content=True, is_plain=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _TERMINATORS: Final = (b"[DONE]", b"message_stop")
 _TAIL: Final = 128
 _LONGEST_EVENT: Final = 4096
+_ENDING: Final = 7  # such as `l}]}` and the empty line
 _SKIPS: Final = 1  # one broken event is an accident; with two of them the stream is not to be trusted
 _REFUSAL: Final = re.compile(rb'"refusal":\s*("(?:[^"\\]|\\.)+")')
 # Where LiteLLM's wrappers keep what they read from, on the way down to the HTTP response.
@@ -52,49 +54,58 @@ def is_event_stream(response: httpx.Response) -> bool:
 
 
 class Watched:
-    """What went by, of which LiteLLM keeps nothing.
+    """What went by, of which LiteLLM keeps nothing. Looked at when somebody asks: most bytes are never asked for.
 
     Args:
         sifts: Whether the bytes are server-sent events. Then a JSON event that cannot be parsed is left out, once;
             LiteLLM and the SDKs would give up on it. Whether what is left is whole, the end of the stream tells.
 
     Attributes:
-        error: The last error event.
-        refusal: What a model said to refuse, as far as it has come: LiteLLM drops these chunks of chat streams.
+        unread: The bytes since a text was last given to the reader, at most the last 256 events.
     """
 
     def __init__(self, *, sifts: bool = False) -> None:
         self._tail = b""
         self._rest = b""
         self._doubtful = b""
+        self._ending = b""
         self._skips = _SKIPS if sifts else 0
         self._is_json = False
-        self.error = b""
-        self.refusal = ""
+        self.unread: deque[bytes] = deque(maxlen=256)
 
     def see(self, data: bytes) -> bytes:
         """Look at the next bytes. Returns those that are to be read now: of events, whole lines."""
         length = len(data)
         self._tail = data if length >= _TAIL else (self._tail + data)[-_TAIL:]
-        if b'"error"' in data:
-            start = data.rfind(b"\n", 0, data.find(b'"error"')) + 1
-            self.error = data[start : start + _LONGEST_EVENT].partition(b"\n")[0]
-        if b'"refusal"' in data:
-            self.refusal += "".join(json.loads(said) for said in _REFUSAL.findall(data))
+        self.unread.append(data)
         if not self._skips:
             return data
+        # One event, as most come, that ends as one that was parsed: to parse each would cost as much as all the rest.
         if (
-            not self._rest
-            and not self._doubtful
-            and data.find(b"\n") == length - 2
+            data[-_ENDING:] == self._ending
             and data[:8] == b'data: {"'
-            and data[-3:] == b"}\n\n"
-            and data.count(b"{") == data.count(b"}")
+            and data.find(b"\n") == length - 2
+            and not self._rest
+            and not self._doubtful
         ):
-            # One event, as most come, with a beginning and an end. A parser would cost as much as all the rest.
-            self._is_json = True
             return data
         return self._sifted(data)
+
+    @property
+    def error(self) -> bytes:
+        """The last error event."""
+        data = self._tail
+        at = data.find(b'"error"')
+        if at < 0:
+            return b""
+        start = data.rfind(b"\n", 0, at) + 1
+        return data[start : start + _LONGEST_EVENT].partition(b"\n")[0]
+
+    def refusal(self) -> str:
+        """What a model said to refuse, of the unread bytes: LiteLLM drops these chunks of chat streams."""
+        said = b"".join(self.unread)
+        self.unread.clear()
+        return "".join(json.loads(one) for one in _REFUSAL.findall(said)) if b'"refusal"' in said else ""
 
     def rest(self) -> bytes:
         """At the end of the wire: what is left of a line that was not ended."""
@@ -108,6 +119,7 @@ class Watched:
         return any(terminator in tail for terminator in _TERMINATORS)
 
     def _sifted(self, data: bytes) -> bytes:
+        self._ending = b""
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         kept = []
@@ -128,6 +140,8 @@ class Watched:
             kept.append(self._rest)
             self._rest = b""
             return b"\n".join(kept)
+        if len(kept) == 2 and self._is_json and data[-2:] == b"\n\n":
+            self._ending = data[-_ENDING:]
         return b"\n".join(kept) + b"\n" if kept else b""
 
     def _is_good(self, line: bytes) -> bool:

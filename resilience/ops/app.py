@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,12 +12,13 @@ from resilience.errors import ConfigurationError
 from resilience.ops.gate import COOKIE, SESSION_SECONDS, Gate, Role
 from resilience.ops.intake import MAX_BODY_BYTES, IntakeError, Places, read_json
 from resilience.ops.live import Live
+from resilience.ops.replies import Envelope, Stream, error_response, http_error, refused, what_is_wrong
 from resilience.requests import AIRequest
 
 try:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
-    from starlette.responses import JSONResponse, Response, StreamingResponse
+    from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 except ImportError as error:
     raise ConfigurationError("the ops app needs the extra: pip install 'litellm-resilience[ops]'") from error
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from resilience.breaker.circuit import CircuitBreaker
     from resilience.ops.gate import Token
@@ -46,18 +45,6 @@ _FILES: Final = {
     "page.js": ("page.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
-HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
-    "cache-control": "no-store",
-}
-_LOG: Final = logging.getLogger("resilience.ops")
 
 
 def create_app(
@@ -100,9 +87,9 @@ def create_app(
             Route("/", _page),
             Route("/{file}", _page),
         ],
-        exception_handlers={IntakeError: _refused, HTTPException: _http_error, Exception: _broken},
+        exception_handlers={IntakeError: refused, HTTPException: http_error},
     )
-    app.add_middleware(_Headers)
+    app.add_middleware(Envelope)
     app.state.ops = ops
     return app
 
@@ -144,7 +131,7 @@ class _Ops:
             refusal = self._gate.refusal(request, needed)
             if refusal is None:
                 return await endpoint(request)
-            response = _error(refusal.status, refusal.message)
+            response = error_response(refusal.status, refusal.message)
             if refusal.status == HTTPStatus.UNAUTHORIZED:
                 response.headers["www-authenticate"] = "Bearer"
             return response
@@ -204,7 +191,7 @@ class _Ops:
             changes_only=query.get("only") == "changes",
             ended=lambda: self.draining,
         )
-        return _Stream(
+        return Stream(
             body,
             lambda: places.__exit__(None, None, None),
             media_type="text/event-stream",
@@ -215,7 +202,7 @@ class _Ops:
         """For Prometheus."""
         del request
         if self._metrics is None:
-            return _error(501, "metrics need the extra: pip install 'litellm-resilience[prometheus]'")
+            return error_response(501, "metrics need the extra: pip install 'litellm-resilience[prometheus]'")
         from resilience.telemetry.metrics import CONTENT_TYPE
 
         self._metrics.refresh(self._registry.snapshot())
@@ -248,9 +235,9 @@ class _Ops:
                 asked = AIRequest.model_validate(body)
                 answer = await self._runtime.process(asked)
             except ValidationError as error:
-                return _error(422, _what_is_wrong(error))
+                return error_response(422, what_is_wrong(error))
             except ConfigurationError as error:
-                return _error(400, str(error))
+                return error_response(400, str(error))
             return Response(answer.model_dump_json(), media_type="application/json")
 
     # -- who may ----------------------------------------------------------------------------------------------
@@ -261,7 +248,7 @@ class _Ops:
         secret = body.get("token") if isinstance(body, dict) else None
         value = self._gate.session(secret.strip()) if isinstance(secret, str) else None
         if value is None:
-            return _error(401, "this token is not known")
+            return error_response(401, "this token is not known")
         response = JSONResponse({"status": "signed in"})
         secure = request.url.scheme == "https"
         path = request.scope.get("root_path") or "/"
@@ -295,80 +282,12 @@ class _Ops:
         return one.model_dump(mode="json")
 
 
-class _Stream(StreamingResponse):
-    """A stream that tells when it is over, however it ends."""
-
-    def __init__(self, content: Any, over: Callable[[], None], **more: Any) -> None:
-        super().__init__(content, **more)
-        self._over = over
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._over()
-
-
-class _Headers:
-    """Every answer carries the same headers, an error's too."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._headers]
-            await send(message)
-
-        await self._app(scope, receive, sending)
-
-
 async def _page(request: Request) -> Response:
     found = _FILES.get(request.path_params.get("file", ""))
     if found is None:
         raise IntakeError(404, "there is nothing here")
     name, kind = found
     return Response((PAGE / name).read_bytes(), media_type=kind)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    del request
-    assert isinstance(error, IntakeError)  # noqa: S101 (registered for it alone)
-    response = _error(error.status, error.message)
-    if error.retry_after is not None:
-        response.headers["retry-after"] = str(error.retry_after)
-    return response
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    del request
-    assert isinstance(error, HTTPException)  # noqa: S101 (registered for it alone)
-    response = _error(error.status_code, HTTPStatus(error.status_code).phrase.lower())
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    # Its text may hold what was asked, or a key: the type must do.
-    del request
-    _LOG.error("the ops app failed with %s", type(error).__name__)
-    return _error(500, "something broke; the log names it")
-
-
-def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message, "status": int(status)}, int(status))
-
-
-def _what_is_wrong(error: ValidationError) -> str:
-    # Without the input itself: it is somebody's prompt.
-    wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in wrong[:10])
 
 
 def _plain(text: str) -> str:

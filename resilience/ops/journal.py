@@ -20,8 +20,11 @@ from resilience.events import (
     HedgeStarted,
     PermitRefused,
 )
+from resilience.fork import renew_in_children
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from resilience.clock import Clock
     from resilience.events import Event
 
@@ -37,7 +40,7 @@ class Entry:
 
     __slots__ = ("at", "event", "number", "wire")
 
-    def __init__(self, number: int, event: Event, at: str) -> None:
+    def __init__(self, number: int, event: Event, at: datetime) -> None:
         self.number = number
         self.event = event
         self.at = at
@@ -88,11 +91,12 @@ class Journal:
         self.head = 0
         self.changed = 0
         """Number of the last change."""
+        renew_in_children(self)
 
     def hear(self, event: Event) -> None:
         """The sink."""
         routine = type(event) in ROUTINE
-        at = self._clock.now().isoformat(timespec="milliseconds")
+        at = self._clock.now()
         with self._lock:
             self.head += 1
             entry = Entry(self.head, event, at)
@@ -125,6 +129,10 @@ class Journal:
         known = run == self.run and number.isascii() and number.isdigit() and len(number) < 16
         return min(int(number), self.head) if known else 0
 
+    def renew_after_fork(self) -> None:
+        """In a forked child: a fresh lock."""
+        self._lock = threading.Lock()
+
     def wire(self, entry: Entry) -> bytes:
         """An event as server-sent event."""
         if entry.wire is None:
@@ -136,7 +144,12 @@ class Journal:
 def as_dict(entry: Entry) -> dict[str, Any]:
     """An event as JSON takes it: its name, its time, and its own fields."""
     name, keys = _shape(type(entry.event))
-    return {"number": entry.number, "at": entry.at, "event": name, **{key: getattr(entry.event, key) for key in keys}}
+    return {
+        "number": entry.number,
+        "at": entry.at.isoformat(timespec="milliseconds"),
+        "event": name,
+        **{key: getattr(entry.event, key) for key in keys},
+    }
 
 
 _SHAPES: Final[dict[type[Event], tuple[str, tuple[str, ...]]]] = {}

@@ -86,7 +86,7 @@ def headline(breakers: Iterable[Mapping[str, Any]], routes: Iterable[Mapping[str
     if not out:
         return {"tone": "good", "text": "Everything works."}
     culprits = [one for one in out if one["kind"] == "provider"] or out
-    names = ", ".join(str(one["name"]) for one in culprits[:3]) + (" and more" if len(culprits) > 3 else "")
+    names = _listed([str(one["name"]) for one in culprits])
     standings = {one["standing"] for one in culprits}
     word = WORDS[standings.pop()] if len(standings) == 1 else "out"
     if word == "probing":
@@ -95,6 +95,12 @@ def headline(breakers: Iterable[Mapping[str, Any]], routes: Iterable[Mapping[str
         return {"tone": "warn", "text": f"{names} are {word}. Every route is still served."}
     because = f": {culprits[0]['why']}" if culprits[0]["why"] else ""
     return {"tone": "warn", "text": f"{names} is {word}{because}. Every route is still served."}
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > 3:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return " and ".join(", ".join(names).rsplit(", ", 1))
 
 
 def why(one: BreakerSnapshot, opened: CircuitOpened | None, *, with_provider: bool) -> str | None:

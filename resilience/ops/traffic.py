@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.events import AttemptFailed, AttemptSucceeded, CircuitOpened
+from resilience.fork import renew_in_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,6 +76,7 @@ class Traffic:
         self._routes: dict[str, Minute] = {}
         self._targets: OrderedDict[str, Minute] = OrderedDict()
         self._openings: OrderedDict[str, CircuitOpened] = OrderedDict()
+        renew_in_children(self)
 
     def hear(self, event: Event) -> None:
         """The sink."""
@@ -107,6 +109,10 @@ class Traffic:
     def opening(self, breaker: str) -> CircuitOpened | None:
         """The last opening of a breaker."""
         return self._openings.get(breaker)
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: a fresh lock."""
+        self._lock = threading.Lock()
 
     def _read(self, minutes: Mapping[str, Minute]) -> dict[str, dict[str, Any]]:
         with self._lock:

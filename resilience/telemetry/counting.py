@@ -7,6 +7,8 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
+from resilience.fork import renew_in_children
+
 if TYPE_CHECKING:
     from resilience.telemetry.metrics import Metrics
 
@@ -24,12 +26,13 @@ COUNTED: ContextVar[bool] = ContextVar("resilience_counted", default=False)
 class Labels:
     """The values that a label may have: the first so many that came, then ``other``."""
 
-    __slots__ = ("_lock", "_most", "_seen")
+    __slots__ = ("__weakref__", "_lock", "_most", "_seen")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._seen: dict[str, str] = {}
         self._lock = threading.Lock()
+        renew_in_children(self)
 
     def of(self, value: str) -> str:
         """The label for a value."""
@@ -40,6 +43,10 @@ class Labels:
             if len(self._seen) >= self._most:
                 return OTHER
             return self._seen.setdefault(value, value[:LONGEST])
+
+    def renew_after_fork(self) -> None:
+        """In a forked child: a fresh lock."""
+        self._lock = threading.Lock()
 
 
 class RequestCount:
@@ -60,9 +67,7 @@ class RequestCount:
             return
         self._over = True
         metrics = self._metrics
-        metrics.active.dec()
-        metrics.requests.labels(self._model, status or status_of(error)).inc()
-        metrics.duration.observe(metrics.monotonic() - self._started)
+        metrics.finished(self._model, status or status_of(error), metrics.monotonic() - self._started)
 
 
 def status_of(error: BaseException | None) -> str:

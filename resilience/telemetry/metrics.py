@@ -115,6 +115,8 @@ class Metrics:
         # Finding a child by its labels costs a microsecond; a dict costs a tenth of it.
         self._attempt_children: dict[tuple[str, str], Any] = {}
         self._first_children: dict[str, Any] = {}
+        self._request_children: dict[tuple[str, str], Any] = {}
+        self._meters: dict[str, tuple[Any, Any, Any]] = {}
         self._steps: dict[type[Event], Callable[[Any], None]] = {
             AttemptSucceeded: self._succeeded,
             AttemptFailed: self._attempt,
@@ -156,12 +158,27 @@ class Metrics:
     def used(self, target: str, usage: Usage, cost_usd: float | None) -> None:
         """Tokens and cost of one answer."""
         name = self._targets.of(target)
-        if usage.input_tokens:
-            self.tokens.labels(name, "input").inc(usage.input_tokens)
-        if usage.output_tokens:
-            self.tokens.labels(name, "output").inc(usage.output_tokens)
+        meters = self._meters.get(name)
+        if meters is None:
+            meters = self._meters[name] = (
+                self.tokens.labels(name, "input"),
+                self.tokens.labels(name, "output"),
+                self.cost.labels(name),
+            )
+        taken, given, cost = meters
+        taken.inc(usage.input_tokens)
+        given.inc(usage.output_tokens)
         if cost_usd:
-            self.cost.labels(name).inc(cost_usd)
+            cost.inc(cost_usd)
+
+    def finished(self, model: str, status: str, seconds: float) -> None:
+        """One request is over; ``model`` is a label that `count` chose."""
+        child = self._request_children.get((model, status))
+        if child is None:
+            child = self._request_children[model, status] = self.requests.labels(model, status)
+        child.inc()
+        self.duration.observe(seconds)
+        self.active.dec()
 
     def price(self, chunk: Any) -> float | None:
         """What a stream's last chunk says that it cost, None where nobody knows."""

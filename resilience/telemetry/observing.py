@@ -116,6 +116,8 @@ class _ObservedEngine:
 
     async def arun(self, route: Any, operation: Operation, params: Mapping[str, Any], call: Any) -> Any:
         watch = Watches(self._observers, route, operation, params, call)
+        if watch.is_empty:
+            return await self._engine.arun(route, operation, params, call)
         tokens = watch.enter()
         try:
             answer = await self._engine.arun(route, operation, params, call)
@@ -131,6 +133,8 @@ class _ObservedEngine:
 
     def run(self, route: Any, operation: Operation, params: Mapping[str, Any], call: Any) -> Any:
         watch = Watches(self._observers, route, operation, params, call)
+        if watch.is_empty:
+            return self._engine.run(route, operation, params, call)
         tokens = watch.enter()
         try:
             answer = self._engine.run(route, operation, params, call)
@@ -162,6 +166,11 @@ class Watches:
                 continue
             if watch is not None:
                 self._watches.append(watch)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody follows this request."""
+        return not self._watches
 
     def enter(self) -> list[tuple[Watch, Any]]:
         """Make the request current for each."""

@@ -108,12 +108,10 @@ class Exchange:
             await self._send(b": OPENROUTER PROCESSING\n\n")
         await self._wait(fault.first_token_seconds / (fault.keep_alives + 1))
         pause = self._provider.token_seconds + fault.token_seconds
-        for position, raw in enumerate(parts.tokens):
+        for position, raw in enumerate(_tokens(parts.tokens, fault.garbled_at)):
             if fault.stream_break is not None and position >= fault.at:
                 break
             await self._wait(pause)
-            if position == fault.garbled_at:
-                await self._send(_GARBLED)
             await self._send(raw)
         if fault.stream_break is None:
             for raw in parts.closing:
@@ -152,6 +150,10 @@ class Exchange:
                 # A client that waits for its answer sends nothing: whatever wakes this is its leaving.
                 await self._reader.read(1)
             raise HungUpError
+
+
+def _tokens(events: list[bytes], garbled_at: int | None) -> list[bytes]:
+    return events if garbled_at is None else [*events[:garbled_at], _GARBLED, *events[garbled_at:]]
 
 
 def _head(fault: Fault, status: int, *headers: tuple[str, str]) -> bytes:

@@ -313,6 +313,23 @@ async def test_no_key_is_in_any_answer() -> None:
             assert secret not in seen
 
 
+async def test_what_nobody_expected_is_told_by_its_type_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: Any) -> None:
+        raise RuntimeError("planted-prompt")
+
+    async with scripted() as fb, serving(fb) as running:
+        monkeypatch.setattr(fb, "process", broken)
+        answer = await running.client.post("/process", json=HI)
+        assert (answer.status_code, "planted-prompt" in answer.text) == (500, False)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert (await running.client.get("/health")).status_code == 200
+    told = "\n".join(record.getMessage() + str(record.exc_text) + str(record.exc_info) for record in caplog.records)
+    assert "RuntimeError" in told
+    assert "planted-prompt" not in told
+
+
 async def test_too_many_at_once_are_told_to_come_back() -> None:
     async with scripted() as fb:
         app = create_app(fb, max_requests=0, max_subscribers=0)

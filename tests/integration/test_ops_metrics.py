@@ -118,7 +118,7 @@ async def test_several_processes_are_one_sum(tmp_path: Path) -> None:
         out, _ = await asyncio.wait_for((await child(ASKER)).communicate(), 60)
     finally:
         for worker in workers:
-            await worker.communicate()
+            await worker.communicate(b"")
     found = read(out.decode())
     assert found["ai_requests_total", frozenset({("model", "chat"), ("status", "completed")})] == 7
     assert found["resilience_attempts_total", frozenset({("target", "gpt"), ("kind", "success")})] == 7

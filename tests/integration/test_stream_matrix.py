@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import litellm
 import pytest
 from asks import becomes_true, needs_mcp
 
 import resilience
+from resilience.clock import SYSTEM_CLOCK
 from resilience.outcome import Kind
 from resilience.testing import Fault, LoopbackProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("upstream")]
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="session"),
+    pytest.mark.usefixtures("upstream"),
+    # LiteLLM makes its coroutine in an executor: a limit that strikes just then leaves it without anybody to await it.
+    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
+]
 
 WORDS = [f"word{number}" for number in range(20)]
 TEXT = " ".join(WORDS)
 PARTIAL = " ".join(WORDS[:5])
 ASKED = [{"role": "user", "content": "planted-prompt"}]
-SOON, PATIENT = 0.25, 10.0  # seconds: for faults that are silence, and for all others on a busy machine
+SOON, PATIENT = 0.3, 10.0  # seconds: for faults that are silence, and for all others on a busy machine
 
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
 POLICIES = pytest.mark.parametrize("policy", ["raise", "continue"])
@@ -42,7 +50,9 @@ class Case:
 
     @property
     def seconds(self) -> float:
-        return SOON if self.kind is Kind.TIMEOUT else PATIENT
+        if self.kind is not Kind.TIMEOUT:
+            return PATIENT
+        return 2 * SOON if self.after_content else SOON  # the tokens before the stall must come in time
 
 
 CASES = {
@@ -209,7 +219,7 @@ async def test_the_text_is_whole_or_the_error_carries_what_was_delivered(
         continued = case.after_content and buffer == "none" and policy == "continue"
         asked_to_write_on = [body["messages"][-1] for body in second.bodies if len(body["messages"]) > 1]
         assert asked_to_write_on == ([{"role": "assistant", "content": PARTIAL}] if continued else [])
-        assert first.count() == 1
+        assert first.count() <= 1  # on a busy machine a short limit may strike before the request is out
 
 
 @needs_mcp
@@ -296,8 +306,7 @@ async def test_a_refusal_to_write_on_is_never_the_callers_error(
         assert isinstance(seen.error, resilience.StreamInterruptedError)
         assert seen.error.partial == seen.text == PARTIAL
         assert seen.error.provider == fb.registry.target("first").provider
-        assert [kind for _, kind in seen.kinds][0] is Kind.INTERRUPTED
-        assert len(seen.kinds) == 2
+        assert (len(seen.kinds), seen.kinds[0]) == (2, ("first", Kind.INTERRUPTED))
         assert seen.error.attempts == resilience.attempts(seen.stream)
 
 
@@ -394,6 +403,55 @@ async def test_a_stream_of_a_refusal_or_of_thoughts_alone_is_an_answer(
         assert (seen.error, seen.kinds, second.count()) == (None, [("first", Kind.SUCCESS)], 0)
 
 
+@MODES
+async def test_a_function_that_yields_is_not_continued(
+    mode: str, world: tuple[LoopbackProvider, LoopbackProvider]
+) -> None:
+    with resilience.MultiProviderFallback(settings(*world, on_interruption="continue"), sinks=()) as fb:
+        seen: list[str] = []
+
+        @resilience.failover("chat", runtime=fb)
+        def words(model: str = "") -> Iterator[str]:
+            yield model
+            raise ConnectionError
+
+        @resilience.failover("chat", runtime=fb)
+        async def awords(model: str = "") -> AsyncIterator[str]:
+            yield model
+            raise ConnectionError
+
+        with pytest.raises(resilience.StreamInterruptedError):
+            if mode == "sync":
+                seen.extend(words())
+            else:
+                async for word in awords():
+                    seen.append(word)  # noqa: PERF401 (it breaks)
+        assert len(seen) <= 1
+
+
+@MODES
+async def test_the_custom_providers_streams_are_continued_too(
+    mode: str, world: tuple[LoopbackProvider, LoopbackProvider]
+) -> None:
+    first, second = world
+    first.set(Fault.cut(5))
+    resilience.install(settings(first, second, on_interruption="continue"))
+    seen = Read()
+    try:
+        if mode == "sync":
+            seen.stream = litellm.completion(model="resilience/chat", messages=ASKED, stream=True)
+            for chunk in seen.stream:
+                seen.take(chunk)
+        else:
+            seen.stream = await litellm.acompletion(model="resilience/chat", messages=ASKED, stream=True)
+            async for chunk in seen.stream:
+                seen.take(chunk)
+    finally:
+        resilience.uninstall()
+    assert seen.text == TEXT
+    assert seen.kinds == [("first", Kind.INTERRUPTED), ("second", Kind.SUCCESS)]
+
+
 # ---- what it says of itself
 
 
@@ -478,12 +536,18 @@ async def test_a_held_back_answer_is_replayed_chunk_by_chunk_with_its_usage(
 # ---- a thousand of them
 
 
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
 def _sockets() -> int:
-    links = (os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd"))
-    return sum(1 for link in links if os.path.islink(link) and os.readlink(link).startswith("socket:"))
+    count = 0
+    for link in _DESCRIPTORS.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the listing's own, by now closed
+            count += str(link.readlink()).startswith("socket:")
+    return count
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="sockets are counted in /proc")
+@pytest.mark.skipif(not _DESCRIPTORS.is_dir(), reason="sockets are counted in /proc")
 async def test_a_thousand_abandoned_streams_leak_nothing(world: tuple[LoopbackProvider, LoopbackProvider]) -> None:
     first, second = world
     first.set(Fault.stall(2))
@@ -500,7 +564,7 @@ async def test_a_thousand_abandoned_streams_leak_nothing(world: tuple[LoopbackPr
                     break
             elif how == 2:
                 reading = asyncio.ensure_future(_all_of(stream))
-                await asyncio.sleep(0)  # noqa: TID251 (let it begin)
+                await SYSTEM_CLOCK.asleep(0)  # let it begin
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
 

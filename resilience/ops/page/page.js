@@ -194,7 +194,7 @@ function drawBreakers(breakers) {
   const place = byId("breakers");
   if (!place.firstChild) {
     const head = make("tr");
-    for (const [name, cls] of [["Name", ""], ["State", ""], ["Calls, last minute", "number"], ["Failed", "number"], ["Slowest 5 %", "number"], ["Went out", "number"], ["Steer", "act"]]) {
+    for (const [name, cls] of [["Name", ""], ["State", ""], ["Calls, last minute", "number"], ["Failed", "number"], ["Slowest\u00a05\u00a0%", "number"], ["Went out", "number"], ["Steer", "act"]]) {
       const cell = make("th", cls, name);
       cell.scope = "col";
       head.append(cell);
@@ -288,8 +288,16 @@ async function send(path, body, method = "POST") {
 
 // ---- what happened
 
+function openedBy(e) {
+  const kind = plain(e.kind || e.reason);
+  if (e.reason === "consecutive_failures") return `${e.failures} failures in a row (${kind})`;
+  if (e.reason === "failure_rate") return `${e.failures} of ${e.calls} calls failed (${kind})`;
+  if (e.reason === "slow_call_rate") return `${e.failures} of ${e.calls} calls were slow`;
+  return kind;
+}
+
 const SENTENCES = {
-  "circuit.opened": (e) => ["bad", `${e.breaker} is out: ${plain(e.kind || e.reason)}, ${e.failures} of ${e.calls} calls failed; open for ${span(1000 * e.open_seconds)}${e.shadow ? " (shadow: calls go on)" : ""}`],
+  "circuit.opened": (e) => ["bad", `${e.breaker} is out: ${openedBy(e)}; open for ${span(1000 * e.open_seconds)}${e.shadow ? " (shadow: calls go on)" : ""}`],
   "circuit.half_opened": (e) => ["", `${e.breaker} is being probed`],
   "circuit.closed": (e) => ["good", `${e.breaker} works again (${plain(e.reason)}), after ${span(1000 * e.open_seconds)}`],
   "circuit.isolated": (e) => ["held", `${e.breaker} was isolated by a person: ${e.reason || "no reason given"}`],
