@@ -255,7 +255,7 @@ def classify(error: BaseException, *, sent: bool | None = None, now: datetime | 
     Returns:
         The outcome, with ``error`` in it unchanged. An exception that nothing is known about is ``unknown``.
     """
-    if isinstance(error, RouteExhaustedError):
+    if isinstance(error, RouteExhaustedError) and error.attempts:
         return _of_route(error)
     try:
         seen = gather(error, sent=sent)
@@ -281,8 +281,6 @@ _SAYS_WHEN = frozenset({Kind.RATE_LIMITED, Kind.QUOTA_EXHAUSTED, Kind.OVERLOADED
 
 def _of_route(error: RouteExhaustedError) -> Outcome:
     # A guard around a whole route hears what ended it: its last attempt, not those that were refused beside it.
-    if not error.attempts:
-        return Outcome(kind=Kind.LOCAL, error=error)
     last = error.attempts[-1]
     return Outcome(last.kind, error, last.status, retry_after_seconds=error.retry_after)
 
