@@ -10,9 +10,7 @@ from ops_server import environment, scripted, serving
 from prometheus_client.parser import text_string_to_metric_families
 
 import resilience
-from resilience.outcome import Kind
 from resilience.testing import Fault, LoopbackProvider
-from resilience.testing.upstream import Fail
 
 NAMES = {
     "ai_requests_total",
@@ -73,9 +71,9 @@ async def test_an_open_time_that_is_over_is_seen_without_a_request() -> None:
         "routes": {"chat": {"targets": [{"model": "openai/gpt-4o-mini", "name": "gone", "provider": "gone-provider"}]}},
         "breaker": {"open_seconds": 0.05, "jitter": 0},
     }
-    async with scripted({"gone": Fail(Kind.CONNECTION)}, config) as fb, serving(fb) as running:
+    async with scripted(config=config) as fb, serving(fb) as running:
         for _ in range(5):
-            await running.client.post("/process", json={"input": "hi", "model": "gone"})
+            fb.registry.targets["gone"].acquire().failure(ConnectionError("gone"))
         await asyncio.sleep(0.1)
         found = read((await running.client.get("/metrics")).text)
         assert found["resilience_circuit_state", frozenset({("breaker", "gone"), ("state", "half-open")})] == 1
