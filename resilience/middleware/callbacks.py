@@ -48,6 +48,7 @@ _GUARDED: Final[Mapping[str, Operation | None]] = {
 _NOTED: Final = frozenset({"acompletion", "atext_completion", "aresponses"})
 _METADATA: Final = ("metadata", "litellm_metadata")
 _CALL: Final = "_resilience_call"
+_SERVED: Final = "_resilience_served"
 
 
 class _Call:
@@ -142,6 +143,8 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
             return {**kwargs, "mock_response": made, "num_retries": 0, "retry_policy": None}
         call = _Call(admission, _GUARDED[name], stream)
         setattr(log, _CALL, call)
+        # One logging object may serve several attempts of a Router, one after the other.
+        setattr(log, _SERVED, (target.name, served_by(kwargs)[1] + 1))
         if stream:
             self._by_id[kwargs["litellm_call_id"]] = call
             log.update_completion_start_time = _FirstChunk(log, call, registry.monotonic)
@@ -264,6 +267,16 @@ class _FirstChunk:
         if call is not None and not call.settled:
             call.latency = self._monotonic() - call.admission.started
             call.admission.first_content(call.latency)
+
+
+def served_by(request: Mapping[str, Any]) -> tuple[str | None, int]:
+    """The target that was asked last for a request, and how many attempts there were; None and 0 before the first.
+
+    Args:
+        request: A call's keyword arguments, or the Proxy's request.
+    """
+    found: tuple[str | None, int] = getattr(request.get("litellm_logging_obj"), _SERVED, (None, 0))
+    return found
 
 
 def _call_of(request_data: Mapping[str, Any]) -> _Call | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import ref
 
 from litellm.llms.custom_llm import CustomLLM
 
@@ -32,6 +33,8 @@ _BOOKKEEPING: Final = frozenset(
         "model_info",
     }
 )
+# Where a stream's logging object keeps it: a Router wraps streams so that nothing else leads to ours.
+_DELIVERY: Final = "_resilience_delivery"
 
 
 class ResilienceProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes are Any to the checker
@@ -68,7 +71,15 @@ class ResilienceProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes 
     def astreaming(self, model: str, messages: list[Any], **given: Any) -> AsyncIterator[Any]:
         """The same for asyncio. LiteLLM begins it with the first chunk: that is where errors are raised."""
         params = _streaming(_params(given))
-        return _AsyncDelivery(lambda: self._source().acompletion(model, messages, stream=True, **params), model)
+        made = _AsyncDelivery(lambda: self._source().acompletion(model, messages, stream=True, **params), model)
+        setattr(given["logging_obj"], _DELIVERY, ref(made))
+        return made
+
+
+def delivery_of(log: object) -> _AsyncDelivery | None:
+    """The async stream of ours that a logging object of LiteLLM's belongs to, while somebody holds it."""
+    found = getattr(log, _DELIVERY, None)
+    return found() if found is not None else None
 
 
 class _Delivery:
@@ -110,22 +121,37 @@ class _AsyncDelivery:
         self._model = model
         self._stream: Any = None
         self._tail: Any = None
+        self._failure: Exception | None = None
+
+    async def open(self) -> None:
+        """Wait for the first content, once. What fails there is raised by the first chunk, as LiteLLM expects."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return
+        try:
+            with _Translating(self._model, before_first_chunk):
+                self._stream = await opening()
+        except Exception as error:  # noqa: BLE001 (kept for the first chunk)
+            self._failure = error
+        else:
+            self._tail = _Tail(self._stream)
 
     @property
     def attempts(self) -> Any:
-        """Where `resilience.attempts` finds them, once the first chunk has come."""
-        return self._tail.records if self._tail is not None else ()
+        """Where `resilience.attempts` finds them, once the first content has come."""
+        if self._tail is not None:
+            return self._tail.records
+        return getattr(self._failure, "attempts", ())
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            with _Translating(self._model, before_first_chunk):
-                self._stream = await opening()
-            self._tail = _Tail(self._stream)
-        elif self._stream is None:  # it failed at the beginning, or was closed before
+        await self.open()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        if self._stream is None:  # it failed at the beginning, or was closed before
             raise StopAsyncIteration
         with _Translating(self._model):
             async for chunk in self._stream:
