@@ -90,6 +90,22 @@ class MultiProviderFallback:
         if self.settings.warm and upstream is None and self._table.targets:
             _warm(self._table.targets)
 
+    @classmethod
+    def from_router(cls, router: Any, **options: Any) -> Self:
+        """A runtime that serves what a LiteLLM Router serves. What has no counterpart is named in one warning.
+
+        Args:
+            router: A ``litellm.Router``. It is read once and not changed.
+            **options: Those of `MultiProviderFallback` itself, but for ``config``.
+
+        Raises:
+            ConfigurationError: It is not a Router, or holds something that is wrong.
+        """
+        from resilience.settings.adoption.router import arguments_of  # noqa: PLC0415 (only who adopts needs it)
+
+        model_list, fallbacks, said = arguments_of(router)
+        return cls(Settings.from_model_list(model_list, fallbacks, **said), **options)
+
     # -- calls ----------------------------------------------------------------------------------------------
 
     async def acompletion(
@@ -103,7 +119,9 @@ class MultiProviderFallback:
             stream: Whether the answer comes in chunks.
             **params: LiteLLM's parameters; they win over a target's. ``timeout`` (seconds) caps the attempts and is
                 the deadline, ``num_retries`` replaces the route's, ``priority`` (lower is served first) orders
-                those who wait, ``validate`` takes a text and says whether it will do.
+                those who wait, ``validate`` takes a text and says whether it will do. ``fallbacks`` are asked after
+                the route, ``mock_testing_fallbacks=True`` takes the route's first targets (with ``fallbacks``: all
+                of them) as failed; both as a LiteLLM Router's user writes them.
 
         Returns:
             ``litellm.ModelResponse``, or an async iterator of its chunks. `resilience.attempts` reads what is
@@ -286,7 +304,13 @@ class MultiProviderFallback:
     ) -> tuple[Route, dict[str, Any], CallOptions]:
         self._check_open()
         call = take_options(params, stream=stream, validate=self._validate)
+        fallbacks, is_mock = params.pop("fallbacks", None), params.pop("mock_testing_fallbacks", None)
         route, rest = self._table.find(model, params)
+        if fallbacks or is_mock is True:
+            left = self._table.following(route, model, fallbacks, is_mock=is_mock is True)
+            if left is None:
+                raise _mock_failure(model)
+            route = left
         return route, rest, call
 
     def _prepare_embedding(
@@ -356,6 +380,12 @@ def _classify(error: BaseException) -> Outcome:
     from resilience.middleware.classify import classify  # noqa: PLC0415 (nothing fails: nothing is loaded)
 
     return classify(error)
+
+
+def _mock_failure(model: str | None) -> Exception:
+    from resilience.middleware.translation import mock_failure  # noqa: PLC0415 (loads LiteLLM)
+
+    return mock_failure(model)
 
 
 def _make_target(model: str, params: Mapping[str, Any], **options: Any) -> Target:

@@ -27,8 +27,6 @@ def take_options(
     Raises:
         ConfigurationError: One of them is of the wrong kind; it says which, and what is allowed.
     """
-    if params.get("fallbacks"):
-        raise ConfigurationError("fallbacks: not available in this version; list the targets in a route")
     seconds = _seconds(params.pop("timeout", None))
     retries, more = params.pop("num_retries", None), params.pop("max_retries", None)  # the SDKs' name for the same
     chosen = params.pop("validate", None)

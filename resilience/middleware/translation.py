@@ -92,6 +92,15 @@ def refusal(rejected: RejectedError, model: str, *, routed: bool = False) -> Exc
     return made  # type: ignore[no-any-return]  # built of two classes, one of which the checker does not see
 
 
+def mock_failure(model: str | None) -> Exception:
+    """What LiteLLM's Router raises for ``mock_testing_fallbacks`` where nothing is left to fall back to."""
+    return litellm.InternalServerError(  # type: ignore[no-any-return]  # LiteLLM's classes are Any to the checker
+        message=f"mock_testing_fallbacks: {model or 'the default route'!r} has no fallback",
+        model=model or "",
+        llm_provider=PROVIDER,
+    )
+
+
 def before_first_chunk(error: Exception) -> Exception:
     """The same error as LiteLLM's stream lets through from its first chunk: otherwise it wraps all but a 4xx.
 

@@ -9,6 +9,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilience.errors import ConfigurationError
+from resilience.routing.following import followers, joined, without_first
 from resilience.routing.route import Route, RoutedTarget
 from resilience.settings import RouteSettings
 
@@ -138,6 +139,36 @@ class RouteTable:
         if route is not None and not credentials:
             return route, rest
         return self._remembered(name, credentials), rest
+
+    def following(self, route: Route, model: str | None, fallbacks: Any, *, is_mock: bool) -> Route | None:
+        """The route with a call's own fallbacks after it. The caller's credentials are not theirs.
+
+        Args:
+            route: What serves first.
+            model: What the caller asked for.
+            fallbacks: As LiteLLM takes them, None for none.
+            is_mock: LiteLLM's ``mock_testing_fallbacks``: the route's first order is taken as failed; with
+                ``fallbacks`` all of it.
+
+        Returns:
+            None if ``is_mock`` leaves nothing.
+
+        Raises:
+            ConfigurationError: They have a form that is not known, or name a model that nobody knows.
+        """
+        wanted = followers(fallbacks, model if model is not None else route.name or "") if fallbacks else []
+        made = [self._follower(name, params) for name, params in wanted]
+        key = ("following", is_mock, route, *(place.target.identity for one in made for place in one.targets))
+        if not is_mock:
+            return self._derived(key, lambda: joined(route, made)) if made else route
+        left = without_first(route, joined(route, made) if made else None)
+        return self._derived(key, lambda: left) if left is not None else None
+
+    def _follower(self, name: str, params: dict[str, Any]) -> Route:
+        if not params:
+            return self.find(name, {})[0]
+        key = (name, "with", tuple(sorted((key, _hashable(value)) for key, value in params.items())))
+        return self._derived(key, lambda: self._make(name, params))
 
     def pinned(self, route: Route, target: Target) -> Route:
         """The route with this target only, for what cannot move."""
