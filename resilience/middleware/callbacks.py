@@ -15,8 +15,8 @@ from resilience.middleware.bare import BareTargets
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
 from resilience.middleware.marked import is_marked
-from resilience.middleware.recording import holds_nothing, record_sync
-from resilience.middleware.translation import refusal
+from resilience.middleware.recording import holds_nothing, outcome_of, record_sync
+from resilience.middleware.translation import PROVIDER, refusal
 from resilience.outcome import Kind, Outcome
 from resilience.upstream import Operation
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from resilience.health.admission import Admission
+    from resilience.health.registry import HealthRegistry
     from resilience.runtime import MultiProviderFallback
     from resilience.upstream import Target
 
@@ -47,11 +48,13 @@ _GUARDED: Final[Mapping[str, Operation | None]] = {
 # would look like it, and take its target out of rotation. They pass unguarded.
 _NOTED: Final = frozenset({"acompletion", "atext_completion", "aresponses"})
 _METADATA: Final = ("metadata", "litellm_metadata")
+_OURS: Final = f"{PROVIDER}/"
+_REASONING: Final = ("reasoning_effort", "thinking", "verbosity")
 _CALL: Final = "_resilience_call"
 _SERVED: Final = "_resilience_served"
 
 
-class _Call:
+class GuardedCall:
     """One guarded call. It lives on LiteLLM's logging object: when that is gone, so is the permit.
 
     Attributes:
@@ -81,7 +84,7 @@ class _Call:
         self.settled = True
         self.admission.give_back()
 
-    def __deepcopy__(self, _: object) -> _Call:
+    def __deepcopy__(self, _: object) -> GuardedCall:
         return self  # LiteLLM copies its logging object for some loggers; the permit is one
 
 
@@ -107,7 +110,7 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         self._source = source
         self._targets = BareTargets()
         # LiteLLM's log events do not know the logging object; an id may serve several attempts, one at a time.
-        self._by_id: WeakValueDictionary[str, _Call] = WeakValueDictionary()
+        self._by_id: WeakValueDictionary[str, GuardedCall] = WeakValueDictionary()
 
     # -- before the wire ------------------------------------------------------------------------------------
 
@@ -118,15 +121,17 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
             return None
         if kwargs.get("mock_response") or kwargs.get("mock_tool_calls") or kwargs.get("mock_timeout"):
             return None
+        log = kwargs["litellm_logging_obj"]
+        model = kwargs.get("model") or log.model
+        if isinstance(model, str) and model.startswith(_OURS):
+            return _with_reasoning(kwargs)
         stream = kwargs.get("stream") is True
         if stream and name not in _NOTED:
             return None
-        log = kwargs["litellm_logging_obj"]
-        running: _Call | None = getattr(log, _CALL, None)
+        running: GuardedCall | None = getattr(log, _CALL, None)
         if running is not None and not running.settled:
             return None  # a bridge from one API to another: the same call once more in other words
         registry = self._source().registry
-        model = kwargs.get("model") or log.model
         target = self._targets.find(registry, model, kwargs)
         if target is None:
             return None
@@ -141,7 +146,7 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
             # if no retries are asked for, and it is raised as it is.
             made.__cause__ = rejected
             return {**kwargs, "mock_response": made, "num_retries": 0, "retry_policy": None}
-        call = _Call(admission, _GUARDED[name], stream)
+        call = GuardedCall(admission, _GUARDED[name], stream)
         setattr(log, _CALL, call)
         # One logging object may serve several attempts of a Router, one after the other.
         setattr(log, _SERVED, (target.name, served_by(kwargs)[1] + 1))
@@ -224,24 +229,70 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
 
     def log_success_event(self, kwargs: dict[str, Any], response_obj: Any, **_: Any) -> None:
         """A sync call worked, or a sync stream came to its end."""
-        if not is_marked(kwargs):
-            record_sync(self._source().registry, self._targets, kwargs, response_obj)
+        self._record_sync(kwargs, response_obj)
 
     def log_failure_event(self, kwargs: dict[str, Any], **_: Any) -> None:
         """A sync call failed, or a sync stream broke."""
-        if not is_marked(kwargs):
-            record_sync(self._source().registry, self._targets, kwargs, None)
+        self._record_sync(kwargs, None)
+
+    def pre_call_check(self, deployment: Any) -> Any:
+        """The only hook of a sync Router: a deployment that is out is rejected, and the Router moves on.
+
+        Raises:
+            RejectedError: As in the filter; the Router goes to its next group without asking a sibling.
+        """
+        registry = self._source().registry
+        target = self._deployed(registry, deployment)
+        if target is not None and not registry.is_eligible(target):
+            rejected = registry.rejection(target)
+            if rejected is not None:
+                raise refusal(rejected, target.model, routed=True) from rejected
+        return deployment
+
+    # -- for those who wrap and rotate ------------------------------------------------------------------------
+
+    @property
+    def registry(self) -> HealthRegistry:
+        """Whose breakers."""
+        return self._source().registry
+
+    def target_of(self, model: str | None, params: Mapping[str, Any]) -> Target | None:
+        """The registered target of a call, None where there is nothing to guard."""
+        return self._targets.find(self.registry, model, params)
+
+    def is_out(self, deployment: Any) -> bool:
+        """Whether a Router's deployment is ejected."""
+        registry = self.registry
+        target = self._deployed(registry, deployment)
+        return target is not None and not registry.is_eligible(target)
+
+    def follow(self, log: Any, call: GuardedCall) -> None:
+        """Settle a stream's call when LiteLLM's log tells its end."""
+        setattr(log, _CALL, call)
+        self._by_id[log.litellm_call_id] = call
 
     # -- the parts ------------------------------------------------------------------------------------------
+
+    def _record_sync(self, details: Mapping[str, Any], answer: Any) -> None:
+        if not is_marked(details):
+            record_sync(self._source().registry, self._targets, details, answer)
+            return
+        call = self._by_id.get(details.get("litellm_call_id") or "")
+        if call is not None and not call.settled and call.operation is not None:
+            outcome = outcome_of(details, answer, call.operation)
+            if outcome is None:
+                call.give_back()
+            else:
+                call.settle(outcome)
 
     def _deployed(self, registry: Any, deployment: Any) -> Target | None:
         params = deployment.get("litellm_params") if isinstance(deployment, dict) else None
         return self._targets.find(registry, params.get("model"), params) if isinstance(params, dict) else None
 
-    def _timed(self, call: _Call, outcome: Outcome) -> Outcome:
+    def _timed(self, call: GuardedCall, outcome: Outcome) -> Outcome:
         return replace(outcome, latency_seconds=self._latency(call))
 
-    def _latency(self, call: _Call) -> float:
+    def _latency(self, call: GuardedCall) -> float:
         if call.latency is not None:
             return call.latency
         return self._source().registry.monotonic() - call.admission.started
@@ -252,7 +303,7 @@ class _FirstChunk:
 
     __slots__ = ("_call", "_log", "_monotonic")
 
-    def __init__(self, log: Any, call: _Call, monotonic: Callable[[], float]) -> None:
+    def __init__(self, log: Any, call: GuardedCall, monotonic: Callable[[], float]) -> None:
         # It lives on the object itself: what it holds of it must not keep it alive.
         self._log = ref(log)
         self._call = ref(call)
@@ -279,7 +330,15 @@ def served_by(request: Mapping[str, Any]) -> tuple[str | None, int]:
     return found
 
 
-def _call_of(request_data: Mapping[str, Any]) -> _Call | None:
+def _with_reasoning(kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """LiteLLM refuses these for a provider that it does not know. Our targets' own refusal comes below."""
+    given = [name for name in _REASONING if kwargs.get(name) is not None]
+    if not given:
+        return None
+    return {**kwargs, "allowed_openai_params": [*(kwargs.get("allowed_openai_params") or ()), *given]}
+
+
+def _call_of(request_data: Mapping[str, Any]) -> GuardedCall | None:
     return getattr(request_data.get("litellm_logging_obj"), _CALL, None)
 
 

@@ -11,13 +11,16 @@ from litellm import utils as litellm_utils
 
 from resilience.decorators import default
 from resilience.middleware.callbacks import ResilienceCallback
+from resilience.middleware.capabilities import forget, register
 from resilience.middleware.provider import ResilienceProvider
+from resilience.middleware.rotation import rotate, stop_rotating
 from resilience.middleware.translation import PROVIDER
+from resilience.middleware.wrapping import unwrap, wrap
 from resilience.runtime import MultiProviderFallback
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from resilience.settings import Settings
 
@@ -49,6 +52,9 @@ class _Installation:
         entry: In `litellm.custom_provider_map`.
         displaced: Entries of the same provider name that stood there before.
         names: Which lists of provider names did not have ours.
+        models: What we wrote into its model map.
+        wrapped: Functions that stand behind ours.
+        rotating: Routers whose sync rotation asks us.
     """
 
     runtime: MultiProviderFallback
@@ -57,10 +63,16 @@ class _Installation:
     entry: dict[str, Any]
     displaced: list[Any]
     names: tuple[str, ...]
+    models: tuple[str, ...]
+    wrapped: list[Any]
+    rotating: list[Any]
 
 
 def install(
     config: Settings | MultiProviderFallback | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    *,
+    wrap_sync: bool = False,
+    routers: Iterable[Any] = (),
 ) -> MultiProviderFallback:
     """Guard what goes through LiteLLM in this process.
 
@@ -71,13 +83,20 @@ def install(
     ``litellm.RateLimitError`` where a rate limit or a quota opened it) and a `resilience.CircuitOpenError`.
 
     Bare **sync** calls cannot be rejected by a callback of LiteLLM's; what they come to is recorded. Use
-    ``resilience/<route>`` or `resilience.MultiProviderFallback` for them.
+    ``resilience/<route>`` or `resilience.MultiProviderFallback` for them, or ``wrap_sync``.
+
+    A **sync Router** asks once, after it has chosen: it then goes to its next group, past healthy siblings. Those
+    given as ``routers`` leave open deployments out of their rotation, as async ones do by themselves.
 
     Whoever assigns ``litellm.callbacks`` or ``litellm.custom_provider_map`` anew afterwards takes us out.
 
     Args:
         config: As for `MultiProviderFallback`, or one that you have; it is then yours to close. None shares
             `resilience.default()`, also one configured later.
+        wrap_sync: Replace ``litellm.completion``, ``text_completion`` and ``embedding`` by functions that ask
+            first. ``from litellm import completion`` before it keeps the bare one.
+        routers: ``litellm.Router`` objects whose sync calls are to rotate. Where LiteLLM's inside has changed,
+            a warning says so and they do what other sync Routers do.
 
     Returns:
         The runtime behind it. Installing again replaces what was installed.
@@ -103,7 +122,11 @@ def install(
         litellm_utils.custom_llm_setup()
         # Last: a guardrail that stands before it and says no has then taken no permit.
         litellm.callbacks.append(callback)
-        _INSTALLED.append(_Installation(runtime, owned, callback, entry, displaced, names))
+        models = register(runtime.settings)
+        _INSTALLED.append(_Installation(runtime, owned, callback, entry, displaced, names, models, [], []))
+        if wrap_sync:
+            _INSTALLED[-1].wrapped.extend(wrap(callback))
+        _INSTALLED[-1].rotating.extend(router for router in routers if rotate(router, callback))
     return runtime
 
 
@@ -127,6 +150,10 @@ def _take_out() -> None:
             found = getattr(litellm, name)
             while PROVIDER in found:
                 found.remove(PROVIDER)
+        forget(installed.models)
+        unwrap(installed.wrapped)
+        for router in installed.rotating:
+            stop_rotating(router)
         if installed.owned:
             installed.runtime.close()
     _INSTALLED.clear()

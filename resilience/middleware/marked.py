@@ -25,10 +25,18 @@ class MarkedUpstream(LiteLLMUpstream):
         self, target: Target, params: Mapping[str, Any], seconds: float, *, stream: bool = False
     ) -> dict[str, Any]:
         arguments = super()._arguments(target, params, seconds, stream=stream)
-        # Not a UUID of the system's: asking it lets other threads run first, half a millisecond of LiteLLM's logging.
-        own = arguments.get("litellm_call_id") or f"{random.getrandbits(128):032x}"
-        arguments["litellm_call_id"] = _PREFIX + own
+        arguments["litellm_call_id"] = _mark(arguments)
         return arguments
+
+
+def as_marked(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's keyword arguments, marked: whoever made it has asked both breakers and will tell them."""
+    return {**params, "litellm_call_id": _mark(params)}
+
+
+def _mark(params: Mapping[str, Any]) -> str:
+    # Not a UUID of the system's: asking it lets other threads run first, half a millisecond of LiteLLM's logging.
+    return f"{_PREFIX}{params.get('litellm_call_id') or f'{random.getrandbits(128):032x}'}"
 
 
 def is_marked(details: Mapping[str, Any]) -> bool:

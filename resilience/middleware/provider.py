@@ -62,6 +62,16 @@ class ResilienceProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes 
         with _Translating(model):
             return await self._source().acompletion(model, messages, **_params(given))
 
+    def embedding(self, model: str, input: Any, **given: Any) -> Any:  # noqa: A002 (LiteLLM's name)
+        """Embed texts. Only targets of the first one's model and dimensions are used."""
+        with _Translating(model):
+            return self._source().embedding(model, input, **_params(given))
+
+    async def aembedding(self, model: str, input: Any, **given: Any) -> Any:  # noqa: A002 (LiteLLM's name)
+        """The same for asyncio."""
+        with _Translating(model):
+            return await self._source().aembedding(model, input, **_params(given))
+
     def streaming(self, model: str, messages: list[Any], **given: Any) -> Iterator[Any]:
         """Open a stream now, so that an error is raised where the caller asked, and return its chunks."""
         with _Translating(model):

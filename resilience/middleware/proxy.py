@@ -48,12 +48,14 @@ def __getattr__(name: str) -> Any:
     if name not in {"callback", "provider"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from resilience.decorators import default  # noqa: PLC0415 (who only imports this module loads nothing)
-    from resilience.middleware.provider import ResilienceProvider  # noqa: PLC0415 (loads LiteLLM)
+    from resilience.middleware.capabilities import register  # noqa: PLC0415 (loads LiteLLM)
+    from resilience.middleware.provider import ResilienceProvider  # noqa: PLC0415 (likewise)
 
     made = globals()
     with _LOCK:
         if "callback" not in made:
-            default()  # now: a mistake in the settings is told at the start and not to the first client
+            # Now: a mistake in the settings is told at the start and not to the first client.
+            register(default().settings)
             made["provider"] = ResilienceProvider(default)
             made["callback"] = _callback_class()(default)
             _show_breakers()

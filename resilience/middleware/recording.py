@@ -43,7 +43,7 @@ def record_sync(registry: HealthRegistry, targets: BareTargets, details: Mapping
     family, model = details.get("custom_llm_provider"), details.get("model")
     if operation is None or details.get("cache_hit") or not isinstance(family, str) or not isinstance(model, str):
         return
-    outcome = _outcome(details, answer, operation)
+    outcome = outcome_of(details, answer, operation)
     key = details.get("api_key")
     if outcome is None or family == PROVIDER or key in _MOCK_KEYS:
         return
@@ -71,7 +71,8 @@ def holds_nothing(answer: Any, operation: Operation, params: Mapping[str, Any]) 
     return is_empty(answer, operation, params)
 
 
-def _outcome(details: Mapping[str, Any], answer: Any, operation: Operation) -> Outcome | None:
+def outcome_of(details: Mapping[str, Any], answer: Any, operation: Operation) -> Outcome | None:
+    """What LiteLLM's log tells of a call as an outcome, None where it tells nothing of the target."""
     latency = _seconds(details)
     if answer is not None:
         kind = Kind.EMPTY if holds_nothing(answer, operation, details) else Kind.SUCCESS

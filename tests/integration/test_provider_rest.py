@@ -1,0 +1,85 @@
+"""The rest of the custom provider: embeddings, reasoning parameters, and what LiteLLM's lookups say of a route."""
+
+from __future__ import annotations
+
+import litellm
+import pytest
+from asks import MESSAGES
+from door2 import Ear, background, settings, target
+
+import resilience
+from resilience.testing import Fault
+
+EMBEDDING = "openai/text-embedding-3-small"
+
+
+@pytest.fixture
+def plan(provider):
+    made = settings(provider)
+    # LiteLLM refuses a call's own `dimensions` for a provider that it does not know: they stand on the target.
+    first, second = ({**target(provider, EMBEDDING, key), "dimensions": 8} for key in ("sk-1", "sk-2"))
+    made["routes"]["vectors"] = {"targets": [first, {**second, "name": "twin"}], "num_retries": 0}
+    made["routes"]["thinking"] = {"targets": [target(provider, "openai/gpt-5-mini")], "num_retries": 0}
+    return made
+
+
+@pytest.fixture
+def installed(plan, upstream):
+    yield resilience.install(plan)
+    resilience.uninstall()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_embeddings_go_through_the_route_and_count_once(installed, provider, mode, monkeypatch):
+    ear = Ear()
+    monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, ear])
+    provider.set(Fault.http(503), times=1)
+    ask = {"model": "resilience/vectors", "input": ["hi"]}
+    answer = litellm.embedding(**ask) if mode == "sync" else await litellm.aembedding(**ask)
+    assert len(answer.data[0]["embedding"]) > 0
+    assert [record.target for record in resilience.attempts(answer)] == [EMBEDDING, "twin"]
+    assert provider.requests[-1].body["dimensions"] == 8
+    assert provider.count() == 2
+    await background()
+    assert [what for what, *_ in ear.heard] == ["success"]
+    assert ear.heard[0][2] == answer.usage.total_tokens
+
+
+async def test_an_exhausted_embedding_route_raises_litellms_own(installed, provider):
+    provider.set(Fault.http(429))
+    with pytest.raises(litellm.RateLimitError):
+        await litellm.aembedding(model="resilience/vectors", input=["hi"], timeout=0.5)
+
+
+def test_lookups_answer_for_what_all_targets_can_do(installed):
+    assert litellm.supports_function_calling("resilience/chat")
+    assert litellm.supports_vision("resilience/chat")
+    # claude can, gpt-4o-mini cannot
+    assert litellm.supports_reasoning("anthropic/claude-haiku-4-5")
+    assert not litellm.supports_reasoning("resilience/chat")
+    assert litellm.get_model_info("resilience/chat")["max_input_tokens"] == 128_000
+
+
+def test_uninstall_forgets_the_routes(installed):
+    assert any(name.startswith("resilience/") for name in litellm.model_cost)
+    resilience.uninstall()
+    assert not any(name.startswith("resilience/") for name in litellm.model_cost)
+    assert not litellm.supports_function_calling("resilience/chat")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_reasoning_effort_travels(installed, provider, stream):
+    answer = await litellm.acompletion(
+        "resilience/thinking", MESSAGES, reasoning_effort="low", verbosity="low", stream=stream
+    )
+    if stream:
+        assert [chunk async for chunk in answer]
+    assert provider.requests[-1].body["reasoning_effort"] == "low"
+    assert provider.requests[-1].body["verbosity"] == "low"
+
+
+def test_sync_calls_may_name_it_themselves(installed, provider):
+    litellm.completion(
+        "resilience/thinking", MESSAGES, reasoning_effort="low", allowed_openai_params=["reasoning_effort"]
+    )
+    assert provider.requests[-1].body["reasoning_effort"] == "low"
