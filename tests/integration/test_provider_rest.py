@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import litellm
 import pytest
-from asks import MESSAGES
+from asks import MESSAGES, becomes_true
 from door2 import Ear, background, settings, target
 
 import resilience
@@ -35,14 +35,18 @@ async def test_embeddings_go_through_the_route_and_count_once(installed, provide
     monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, ear])
     provider.set(Fault.http(503), times=1)
     ask = {"model": "resilience/vectors", "input": ["hi"]}
-    answer = litellm.embedding(**ask) if mode == "sync" else await litellm.aembedding(**ask)
-    assert len(answer.data[0]["embedding"]) > 0
-    assert [record.target for record in resilience.attempts(answer)] == [EMBEDDING, "twin"]
-    assert provider.requests[-1].body["dimensions"] == 8
-    assert provider.count() == 2
-    await background()
-    assert [what for what, *_ in ear.heard] == ["success"]
-    assert ear.heard[0][2] == answer.usage.total_tokens
+    try:
+        answer = litellm.embedding(**ask) if mode == "sync" else await litellm.aembedding(**ask)
+        assert len(answer.data[0]["embedding"]) > 0
+        assert [record.target for record in resilience.attempts(answer)] == [EMBEDDING, "twin"]
+        assert provider.requests[-1].body["dimensions"] == 8
+        assert provider.count() == 2
+        assert await becomes_true(lambda: bool(ear.heard))
+        await background()
+        assert [what for what, *_ in ear.heard] == ["success"]
+        assert ear.heard[0][2] == answer.usage.total_tokens
+    finally:
+        litellm.logging_callback_manager._reset_all_callbacks()
 
 
 async def test_an_exhausted_embedding_route_raises_litellms_own(installed, provider):
