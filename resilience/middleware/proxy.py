@@ -69,6 +69,7 @@ def response_headers(data: Mapping[str, Any], response: object) -> dict[str, str
         data: The Proxy's request; LiteLLM's logging object is in it.
         response: The answer or stream, None after a failure: then the exception being handled is read.
     """
+    served: str | None
     behind = attempts(response if response is not None else sys.exception())
     if behind:
         served, number = behind[-1].target, len(behind)

@@ -73,7 +73,7 @@ class Proxy:
         if self.workers > 1:  # a worker that imports on a busy machine is not a dead one: uvicorn's limit is 5 s
             command += ["--timeout_worker_healthcheck", "90"]
         self.output = (self.place / "output").open("wb")
-        self.process = subprocess.Popen(
+        self.process = subprocess.Popen(  # noqa: S603 (our own command)
             command, cwd=self.place, env=environment, stdout=self.output, stderr=subprocess.STDOUT
         )
         try:
@@ -106,7 +106,7 @@ class Proxy:
                     return
             except httpx.TransportError:
                 pass
-            time.sleep(0.1)  # noqa: TID251 (another process is starting)
+            time.sleep(0.1)  # another process is starting
         raise AssertionError(f"the Proxy does not answer:\n{self.said()}")
 
     def said(self) -> str:

@@ -289,5 +289,5 @@ def test_the_routers_inner_seam_is_where_it_was():
 def test_each_function_has_two_places():
     from litellm import main
 
-    for name in ("completion", "text_completion", "embedding"):
+    for name in ("completion", "embedding"):
         assert getattr(litellm, name) is not getattr(main, name)
