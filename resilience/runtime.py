@@ -97,9 +97,6 @@ class MultiProviderFallback:
         Args:
             router: A ``litellm.Router``. It is read once and not changed.
             **options: Those of `MultiProviderFallback` itself, but for ``config``.
-
-        Raises:
-            ConfigurationError: It is not a Router, or holds something that is wrong.
         """
         from resilience.settings.adoption.router import arguments_of  # noqa: PLC0415 (only who adopts needs it)
 
@@ -309,7 +306,9 @@ class MultiProviderFallback:
         if fallbacks or is_mock is True:
             left = self._table.following(route, model, fallbacks, is_mock=is_mock is True)
             if left is None:
-                raise _mock_failure(model)
+                from resilience.middleware.translation import mock_failure  # noqa: PLC0415 (loads LiteLLM)
+
+                raise mock_failure(model)
             route = left
         return route, rest, call
 
@@ -380,12 +379,6 @@ def _classify(error: BaseException) -> Outcome:
     from resilience.middleware.classify import classify  # noqa: PLC0415 (nothing fails: nothing is loaded)
 
     return classify(error)
-
-
-def _mock_failure(model: str | None) -> Exception:
-    from resilience.middleware.translation import mock_failure  # noqa: PLC0415 (loads LiteLLM)
-
-    return mock_failure(model)
 
 
 def _make_target(model: str, params: Mapping[str, Any], **options: Any) -> Target:
