@@ -20,7 +20,7 @@ from resilience.testing import LoopbackProvider
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-ROUNDS, CALLS, HOOKS = 15, 20, 2000
+ROUNDS, CALLS, HOOKS = 7, 20, 1000
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 

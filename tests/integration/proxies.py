@@ -73,7 +73,7 @@ class Proxy:
         if self.workers > 1:  # a worker that imports on a busy machine is not a dead one: uvicorn's limit is 5 s
             command += ["--timeout_worker_healthcheck", "90"]
         self.output = (self.place / "output").open("wb")
-        self.process = subprocess.Popen(  # noqa: S603 (our own command)
+        self.process = subprocess.Popen(  # our own command
             command, cwd=self.place, env=environment, stdout=self.output, stderr=subprocess.STDOUT
         )
         try:

@@ -69,10 +69,9 @@ def test_what_its_user_said_is_kept_and_what_has_no_counterpart_is_named(provide
         default_fallbacks=["main"],
     )
     try:
-        with (
-            pytest.warns(UserWarning, match="enable_tag_filtering"),
-            resilience.MultiProviderFallback.from_router(router) as runtime,
-        ):
+        with pytest.warns(UserWarning, match="enable_tag_filtering"):
+            runtime = resilience.MultiProviderFallback.from_router(router)
+        with runtime:
             route = runtime.settings.routes["main"]
             assert (route.num_retries, route.timeouts.attempt_seconds) == (4, 33)
             assert route.timeouts.first_token_seconds == 11
