@@ -252,7 +252,6 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("priority", {"priority": "high"}),
     ("priority", {"priority": 0.5}),
     ("validate", {"validate": "yes"}),
-    ("fallbacks", {"fallbacks": ["openai/gpt-4o"]}),
 ]
 
 
