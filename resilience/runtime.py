@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from resilience.outcome import Outcome
     from resilience.routing.route import Route
     from resilience.snapshots import Snapshot
+    from resilience.storage.agent import Agent
     from resilience.telemetry.observing import Observer
     from resilience.upstream import Target, Upstream
 
@@ -85,7 +87,10 @@ class MultiProviderFallback:
         self._closed = False
         self._functions = Engine(self._observed.relay(FunctionUpstream(_classify)), self.registry, clock=clock, rng=rng)
         self._response_targets: OrderedDict[str, str] = OrderedDict()
+        self._agent = self._joined_fleet(rng)
         self._table = RouteTable(self.settings, self.registry, _make_target)
+        if self._agent is not None:
+            self._agent.start()
         renew_in_children(self)
         if self.settings.warm and upstream is None and self._table.targets:
             _warm(self._table.targets)
@@ -235,10 +240,12 @@ class MultiProviderFallback:
     def close(self) -> None:
         """Take no more calls. Calls in flight end as they would have. Closing twice is no harm."""
         self._closed = True
+        if self._agent is not None:
+            self._agent.close()
 
     async def aclose(self) -> None:
         """The same as `close`, for ``async with``."""
-        self.close()
+        await asyncio.to_thread(self.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -246,7 +253,7 @@ class MultiProviderFallback:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        await self.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -304,6 +311,15 @@ class MultiProviderFallback:
         # Arguments that do not fit are the caller's TypeError, and no target's failure.
         called.arguments(found.targets[0].target, args, kwargs)
         return found, {"called": called, "args": args, "kwargs": kwargs}, CallOptions(stream=called.is_stream)
+
+    def _joined_fleet(self, rng: random.Random | None) -> Agent | None:
+        if self.settings.storage is None:
+            return None
+        from resilience.storage.agent import Agent  # noqa: PLC0415 (only a fleet loads it)
+
+        agent = Agent(self.settings.storage, self.registry.publish, rng=rng)
+        self.registry.share(agent.join)
+        return agent
 
     def _check_open(self) -> None:
         if self._closed:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from resilience.breaker.circuit import CircuitBreaker
     from resilience.breaker.states import State
+    from resilience.breaker.window import Reading
     from resilience.errors import RejectedError
     from resilience.events import Event
     from resilience.settings import BreakerSettings
@@ -62,8 +63,8 @@ class PolicyRules:
             CircuitOpenError: The circuit is open, or half-open with all its probes in flight.
         """
         state = self.state
-        if isinstance(state, Open) and now >= state.until:
-            state = self._half_open_locked(state, now)
+        if isinstance(state, Open) and now >= state.until and self._lease_chance(now) is None:
+            state = self.half_open_locked(state, now)
         if isinstance(state, Closed):
             return Permit(self.breaker, self.breaker.era, now, source)
         if isinstance(state, HalfOpen):
@@ -80,6 +81,8 @@ class PolicyRules:
             return None
         permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds, eager=True)
         state.eager, state.eager_at = permit.ticket, now
+        if self.breaker.seat is not None:
+            self.breaker.seat.take_probe_locked(permit, now)
         return permit
 
     def next_eager(self, now: float) -> float | None:
@@ -87,6 +90,9 @@ class PolicyRules:
         state = self.state
         if not isinstance(state, Open) or not state.is_outage:
             return None
+        seat = self.breaker.seat
+        if seat is not None and (chance := seat.eager_chance_locked(now)) is not None:
+            return chance
         if state.eager_at is None:
             return state.since + EAGER_SECONDS
         lease_end = state.eager_at + self.policy.probe_lease_seconds
@@ -106,14 +112,25 @@ class PolicyRules:
         state = self.state
         if isinstance(state, Closed):
             return now
+        if isinstance(state, Open) and now < state.until:
+            if self.breaker.seat is not None:
+                self.breaker.seat.wait_locked(now, state.until)
+            return None if state.reason is Reason.ACCOUNT else state.until
         if isinstance(state, Open):
             # Once its time is over, an account is worth another look like anything else.
-            return None if state.reason is Reason.ACCOUNT and now < state.until else max(now, state.until)
+            return self._lease_chance(now) or now
         if isinstance(state, HalfOpen):
+            if (doubted := state.doubted_until(source)) > now:
+                return doubted
+            if (leased := self._lease_chance(now)) is not None:
+                return leased
             ends = [end for end in state.probes.values() if end > now]
-            free = now if len(ends) < trip.ramp(self.policy, state.earned) else min(ends)
-            return max(free, state.doubted_until(source))
+            return now if len(ends) < trip.ramp(self.policy, state.earned) else min(ends)
         return None
+
+    def _lease_chance(self, now: float) -> float | None:
+        seat = self.breaker.seat
+        return seat.probe_chance_locked(now) if seat is not None else None
 
     def rejection(self, now: float, source: str | None = None) -> RejectedError:
         """The error that tells why no permit is given now."""
@@ -132,21 +149,31 @@ class PolicyRules:
             return False
         if effect in _AGAINST:
             self.last_kind = outcome.kind
-        state = self.state
+        state, seat = self.state, self.breaker.seat
         if isinstance(state, Closed):
-            return self._record_closed_locked(permit, effect, outcome, now)
+            opened = self._record_closed_locked(permit, effect, outcome, now)
+            if seat is not None and not opened and effect is Effect.FAILURE:
+                seat.failed_locked()
+            return opened
         if not isinstance(permit, ProbePermit):
             return False
         if isinstance(state, HalfOpen):
             if state.probes.pop(permit.ticket, None) is None:
                 return False  # its lease has ended
-            return self._record_probe_locked(state, permit, effect, outcome, now)
+            successes, doubters = state.successes, len(state.doubters)
+            opened = self._record_probe_locked(state, permit, effect, outcome, now)
+            if seat is not None:
+                doubted = permit.source if len(state.doubters) > doubters else None
+                seat.probed_locked(permit.ticket, worked=state.successes > successes, doubted=doubted)
+            return opened
         if isinstance(state, Open) and state.eager == permit.ticket:
             state.eager = None
+            if seat is not None:
+                seat.probed_locked(permit.ticket, worked=False)
             # A failed eager probe changes neither end nor streak: it was sent before its time.
             answered = effect in {Effect.SUCCESS, Effect.ANSWERED}
             if answered and not self._too_slow(permit, outcome.latency_seconds):
-                self._probe_succeeded_locked(self._half_open_locked(state, now), permit, now)
+                self._probe_succeeded_locked(self.half_open_locked(state, now), permit, now)
         return False
 
     def _record_closed_locked(self, permit: Permit, effect: Effect, outcome: Outcome, now: float) -> bool:
@@ -229,6 +256,8 @@ class PolicyRules:
             permit.earned = True
             state.earned += 1
             state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+            if self.breaker.seat is not None:
+                self.breaker.seat.earned_locked(permit.ticket)
         return False
 
     def renew_probe_locked(self, permit: ProbePermit, now: float) -> None:
@@ -236,6 +265,8 @@ class PolicyRules:
         state = self.state
         if isinstance(state, HalfOpen) and permit.ticket in state.probes:
             state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+            if self.breaker.seat is not None:
+                self.breaker.seat.renewed_locked(permit.ticket)
 
     def give_back_locked(self, ticket: int) -> None:
         """Free the slot of a probe that was dropped without a word."""
@@ -244,6 +275,8 @@ class PolicyRules:
             state.probes.pop(ticket, None)
         elif isinstance(state, Open) and state.eager == ticket:
             state.eager = None
+        if self.breaker.seat is not None:
+            self.breaker.seat.probed_locked(ticket, worked=False)
 
     # -- transitions ----------------------------------------------------------------------------------------
 
@@ -265,11 +298,13 @@ class PolicyRules:
         self._holds_in_row = 0
         self.close_locked(now, "reset")
         self.state = Closed(since=now)
+        self._moved_by_hand()
 
     def isolate_locked(self, reason: str, now: float) -> None:
         """Open the circuit until somebody resets it."""
         self._enter_locked(Isolated(now, reason))
         self._tell(lambda b: CircuitIsolated(b.label, b.provider, reason, b.generation))
+        self._moved_by_hand()
 
     def force_open_locked(self, now: float) -> None:
         """Open the circuit for the open time, whatever its window says."""
@@ -278,12 +313,14 @@ class PolicyRules:
     def force_half_open_locked(self, now: float) -> None:
         """Let probes pass now."""
         opened = _opening(self.state) or Open(self.breaker.label, now, now, now, Reason.FORCED)
-        self._half_open_locked(opened, now)
+        self.half_open_locked(opened, now)
 
     def extend_locked(self, until: float) -> None:
         """Move the end of the present opening to later; never to earlier."""
         if isinstance(self.state, Open):
-            self.state.until = max(self.state.until, until)
+            later, self.state.until = until > self.state.until, max(self.state.until, until)
+            if later and self.breaker.seat is not None:
+                self.breaker.seat.moved_locked()
 
     def forked_locked(self) -> None:
         """Forget the probes of the parent process: nobody here will ever settle them."""
@@ -322,24 +359,42 @@ class PolicyRules:
             rounds=rounds,
             account_rounds=account_rounds,
         )
+        self.enter_open_locked(new)
+
+    def enter_open_locked(self, new: Open) -> None:
+        """Open the circuit and tell it."""
         self._enter_locked(new)
         shadow = self.policy.shadow
-        rate = failures / calls if calls and reason in trip.BY_RATE else None
+        rate = new.failures / new.calls if new.calls and new.reason in trip.BY_RATE else None
         # The end is read when the event is told: the other breaker of this attempt may still move it.
         self._tell(
             lambda b: CircuitOpened(
                 b.label,
                 b.provider,
-                reason.value,
-                kind,
-                failures,
-                calls,
+                new.reason.value,
+                new.kind,
+                new.failures,
+                new.calls,
                 rate,
-                new.until - now,
+                new.until - new.since,
                 b.generation,
                 shadow,
             )
         )
+
+    def trip_by_fleet_locked(self, reading: Reading, now: float) -> bool:
+        """Open a closed circuit if the sum of the fleet's windows says so.
+
+        Returns:
+            Whether it did.
+        """
+        reason = trip.tripped_by(reading, self.policy)
+        if reason is None or not isinstance(self.state, Closed):
+            return False
+        counted = {Reason.SLOW_CALL_RATE: reading.slow, Reason.CONSECUTIVE_FAILURES: reading.streak_failures}
+        kind = Outcome(self.last_kind or Kind.UNKNOWN)
+        self._open_locked(reason, kind, now, counted.get(reason, reading.failures), reading.calls)
+        return True
 
     def _rounds_locked(self, reason: Reason, now: float) -> tuple[int, int]:
         """The failed probe rounds of outages and of account errors, with this one where it is one more."""
@@ -355,7 +410,8 @@ class PolicyRules:
         account_again = failed and reason is Reason.ACCOUNT and opened.reason is Reason.ACCOUNT
         return opened.rounds + again, opened.account_rounds + account_again
 
-    def _half_open_locked(self, opened: Open, now: float) -> HalfOpen:
+    def half_open_locked(self, opened: Open, now: float) -> HalfOpen:
+        """Let probes pass after ``opened``."""
         state = HalfOpen(since=now, opened=opened)
         self._enter_locked(state)
         self._tell(lambda b: CircuitHalfOpened(b.label, b.provider, b.generation))
@@ -366,6 +422,8 @@ class PolicyRules:
     ) -> ProbePermit:
         permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds)
         state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+        if self.breaker.seat is not None:
+            self.breaker.seat.take_probe_locked(permit, now)
         return permit
 
     @staticmethod
@@ -376,6 +434,12 @@ class PolicyRules:
     def _enter_locked(self, state: State) -> None:
         self.state = state
         self.breaker.enter_locked(state.name)
+        if self.breaker.seat is not None:
+            self.breaker.seat.moved_locked()
+
+    def _moved_by_hand(self) -> None:
+        if self.breaker.seat is not None:
+            self.breaker.seat.moved_locked(by_hand=True)
 
     def _tell(self, make: Callable[[CircuitBreaker], Event]) -> None:
         self.breaker.tell_locked(make)
