@@ -47,6 +47,7 @@ FIRST_WAIT_SECONDS: Final = 0.5
 BACKOFF_SECONDS: Final = 0.1
 BACKOFF_MAX_SECONDS: Final = 5.0
 LEAVE_SECONDS: Final = 1.0
+LISTEN_SECONDS: Final = 60.0
 _DEAF_POLLS: Final = 3
 _REASON_CHARS: Final = 200
 
@@ -205,7 +206,10 @@ class Agent:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.exception()  # one of them has told why; nobody asks the others
 
     def _degrade(self, error: Exception) -> None:
         self._offline()
@@ -239,7 +243,7 @@ class Agent:
     # -- what it does all day -------------------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        while True:
+        while not self._stopped.is_set():
             self._awake = False
             now = self._monotonic()
             due = now + FLUSH_SECONDS
@@ -262,7 +266,7 @@ class Agent:
 
     async def _poll(self) -> None:
         shown = synced = self._monotonic()
-        while True:
+        while not self._stopped.is_set():
             await self._pause(self._stopped, POLL_SECONDS * self._rng.uniform(0.9, 1.0))
             now = self._monotonic()
             revision, seen = await self._store.revision(), self._revision
@@ -282,8 +286,8 @@ class Agent:
                 shown = now
 
     async def _listen(self) -> None:
-        while True:
-            raw = await self._store.news(60.0)
+        while not self._stopped.is_set():
+            raw = await self._store.news(LISTEN_SECONDS)
             message = read_json(raw)
             if message is None or is_newer(message):
                 continue

@@ -235,7 +235,7 @@ class Seat:
                 self._adopt_locked(row, now)
         elif row.generation == self.generation:
             if self.breaker.era is self._known_era:
-                merge_locked(self.rules, row.state, now)
+                self._merge_locked(row, now)
             elif whole:
                 self._dirty = True
         elif whole:
@@ -375,6 +375,14 @@ class Seat:
         self.generation, self._known_era, self._known_state = row.generation, self.breaker.era, state.state
         self._dirty = self._by_hand = False
         self._forget_leases()
+
+    def _merge_locked(self, row: Row, now: float) -> None:
+        # A later end is the fleet's already; a circuit that closes on the sum of its probes is a move of our own.
+        self._adopting = isinstance(self.rules.state, Open)
+        try:
+            merge_locked(self.rules, row.state, now)
+        finally:
+            self._adopting = False
 
     def _accepted_locked(self, pending: Pending, row: Row) -> None:
         self.generation = max(self.generation, row.generation)
