@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import multiprocessing
 import os
 import random
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from benchmarks.report import Report, Table, arguments, deliver
 from benchmarks.rounds import calling, measure, quantile
@@ -27,7 +26,9 @@ from resilience.upstream import Target
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-QUESTION = "Several processes share one store: does an outage cost a fleet more than one process, and what does it cost?"
+QUESTION = (
+    "Several processes share one store: does an outage cost a fleet more than one process, and what does it cost?"
+)
 RATE, PROCESSES, DEADLINE_SECONDS = 40, 6, 5.0
 MESSAGES = [{"role": "user", "content": "hi"}]
 SPAWN = multiprocessing.get_context("spawn")
@@ -60,14 +61,16 @@ class Member:
         theirs.close()
 
     def hear(self) -> Any:
+        """What it says next."""
         if not self.pipe.poll(300):
             raise RuntimeError("a member of the fleet said nothing for 300 s")
         return self.pipe.recv()
 
     def tell(self, word: Any) -> None:
+        """Say something to it."""
         self.pipe.send(word)
 
-    def __enter__(self) -> Member:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,7 +130,7 @@ def ask_steadily(pipe: Connection, number: int, store: str | None, bases: tuple[
     asyncio.run(run())
 
 
-def outage(window: Window, fault: Fault, *, shared: bool = True) -> dict[str, float]:
+def outage(window: Window, fault: Fault, *, shared: bool = True) -> dict[str, float]:  # noqa: C901 (a script)
     """The whole fleet, one provider of two down for a while."""
     with ExitStack() as stack:
         store = stack.enter_context(LoopbackStore())
@@ -207,6 +210,9 @@ def watch(pipe: Connection, store: str) -> None:
     registry, _, agent = registry_of(store)
     heard: list[tuple[str, float]] = []
     registry.subscribe(lambda event: heard.append((type(event).__name__, monotonic())))
+    give_up_at = monotonic() + 60
+    while not agent.online and monotonic() < give_up_at:
+        SYSTEM_CLOCK.sleep(0.05)
     pipe.send(agent.online)
     breaker = registry.providers["openai"]
     while True:
@@ -233,7 +239,7 @@ def known_everywhere(processes: int, trips: int, idle_seconds: float) -> tuple[T
     with ExitStack() as stack:
         store = stack.enter_context(LoopbackStore())
         members = [stack.enter_context(Member(watch, store.url)) for _ in range(processes)]
-        assert all([member.hear() for member in members]), "a member is not in the fleet"
+        assert all(member.hear() for member in members), "a member is not in the fleet"
         SYSTEM_CLOCK.sleep(1.0)
         before, at = store.commands, monotonic()
         SYSTEM_CLOCK.sleep(idle_seconds)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from resilience.breaker import trip
+from resilience.breaker import chance, trip
 from resilience.breaker.permit import Permit, ProbePermit
 from resilience.breaker.refusal import refusal
 from resilience.breaker.states import Closed, HalfOpen, Isolated, Open
+from resilience.breaker.telling import opened_event
 from resilience.breaker.trip import Reason
-from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated, CircuitOpened
+from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated
 from resilience.outcome import Effect, Kind, Outcome
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from resilience.errors import RejectedError
     from resilience.events import Event
     from resilience.settings import BreakerSettings
-
-# While its route has nothing else, an outage-opened breaker is probed this often whatever its open time.
-EAGER_SECONDS: Final = 1.0
 
 _AGAINST: Final = frozenset({Effect.FAILURE, Effect.HOLD, Effect.ACCOUNT})
 _AT_ONCE: Final = {Effect.HOLD: Reason.RATE_LIMITED, Effect.ACCOUNT: Reason.ACCOUNT}
@@ -63,7 +61,7 @@ class PolicyRules:
             CircuitOpenError: The circuit is open, or half-open with all its probes in flight.
         """
         state = self.state
-        if isinstance(state, Open) and now >= state.until and self._lease_chance(now) is None:
+        if isinstance(state, Open) and now >= state.until and chance.of_lease(self, now) is None:
             state = self.half_open_locked(state, now)
         if isinstance(state, Closed):
             return Permit(self.breaker, self.breaker.era, now, source)
@@ -87,16 +85,7 @@ class PolicyRules:
 
     def next_eager(self, now: float) -> float | None:
         """Monotonic time of the next eager probe; None where the circuit is not open after an outage."""
-        state = self.state
-        if not isinstance(state, Open) or not state.is_outage:
-            return None
-        seat = self.breaker.seat
-        if seat is not None and (chance := seat.eager_chance_locked(now)) is not None:
-            return chance
-        if state.eager_at is None:
-            return state.since + EAGER_SECONDS
-        lease_end = state.eager_at + self.policy.probe_lease_seconds
-        return lease_end if state.eager is not None and now < lease_end else state.eager_at + EAGER_SECONDS
+        return chance.next_eager(self, now)
 
     def is_eligible(self, now: float, source: str | None = None) -> bool:
         """Whether ``source`` would get a permit now. Changes nothing."""
@@ -104,33 +93,8 @@ class PolicyRules:
         return chance is not None and chance <= now
 
     def next_chance(self, now: float, source: str | None = None) -> float | None:
-        """Monotonic time at which ``source`` may ask again: now, the end of the open time, or of a probe's lease.
-
-        Returns:
-            None where it does not come back by itself soon: an account error, or a person's isolation.
-        """
-        state = self.state
-        if isinstance(state, Closed):
-            return now
-        if isinstance(state, Open) and now < state.until:
-            if self.breaker.seat is not None:
-                self.breaker.seat.wait_locked(now, state.until)
-            return None if state.reason is Reason.ACCOUNT else state.until
-        if isinstance(state, Open):
-            # Once its time is over, an account is worth another look like anything else.
-            return self._lease_chance(now) or now
-        if isinstance(state, HalfOpen):
-            if (doubted := state.doubted_until(source)) > now:
-                return doubted
-            if (leased := self._lease_chance(now)) is not None:
-                return leased
-            ends = [end for end in state.probes.values() if end > now]
-            return now if len(ends) < trip.ramp(self.policy, state.earned) else min(ends)
-        return None
-
-    def _lease_chance(self, now: float) -> float | None:
-        seat = self.breaker.seat
-        return seat.probe_chance_locked(now) if seat is not None else None
+        """Monotonic time at which ``source`` may ask again; None where it does not come back by itself soon."""
+        return chance.next_chance(self, now, source)
 
     def rejection(self, now: float, source: str | None = None) -> RejectedError:
         """The error that tells why no permit is given now."""
@@ -149,12 +113,9 @@ class PolicyRules:
             return False
         if effect in _AGAINST:
             self.last_kind = outcome.kind
-        state, seat = self.state, self.breaker.seat
+        state = self.state
         if isinstance(state, Closed):
-            opened = self._record_closed_locked(permit, effect, outcome, now)
-            if seat is not None and not opened and effect is Effect.FAILURE:
-                seat.failed_locked()
-            return opened
+            return self._record_closed_locked(permit, effect, outcome, now)
         if not isinstance(permit, ProbePermit):
             return False
         if isinstance(state, HalfOpen):
@@ -162,14 +123,12 @@ class PolicyRules:
                 return False  # its lease has ended
             successes, doubters = state.successes, len(state.doubters)
             opened = self._record_probe_locked(state, permit, effect, outcome, now)
-            if seat is not None:
-                doubted = permit.source if len(state.doubters) > doubters else None
-                seat.probed_locked(permit.ticket, worked=state.successes > successes, doubted=doubted)
+            doubted = permit.source if len(state.doubters) > doubters else None
+            self._probed_locked(permit.ticket, worked=state.successes > successes, doubted=doubted)
             return opened
         if isinstance(state, Open) and state.eager == permit.ticket:
             state.eager = None
-            if seat is not None:
-                seat.probed_locked(permit.ticket, worked=False)
+            self._probed_locked(permit.ticket)
             # A failed eager probe changes neither end nor streak: it was sent before its time.
             answered = effect in {Effect.SUCCESS, Effect.ANSWERED}
             if answered and not self._too_slow(permit, outcome.latency_seconds):
@@ -195,6 +154,8 @@ class PolicyRules:
         reading = window.read(now, policy.window_calls, policy.window_seconds)
         reason = trip.tripped_by(reading, policy)
         if reason is None:
+            if self.breaker.seat is not None and effect is Effect.FAILURE:
+                self.breaker.seat.failed_locked()
             return False
         counted = {Reason.SLOW_CALL_RATE: reading.slow, Reason.CONSECUTIVE_FAILURES: reading.streak_failures}
         self._open_locked(reason, outcome, now, counted.get(reason, reading.failures), reading.calls)
@@ -275,8 +236,11 @@ class PolicyRules:
             state.probes.pop(ticket, None)
         elif isinstance(state, Open) and state.eager == ticket:
             state.eager = None
+        self._probed_locked(ticket)
+
+    def _probed_locked(self, ticket: int, *, worked: bool = False, doubted: str | None = None) -> None:
         if self.breaker.seat is not None:
-            self.breaker.seat.probed_locked(ticket, worked=False)
+            self.breaker.seat.probed_locked(ticket, worked=worked, doubted=doubted)
 
     # -- transitions ----------------------------------------------------------------------------------------
 
@@ -365,22 +329,7 @@ class PolicyRules:
         """Open the circuit and tell it."""
         self._enter_locked(new)
         shadow = self.policy.shadow
-        rate = new.failures / new.calls if new.calls and new.reason in trip.BY_RATE else None
-        # The end is read when the event is told: the other breaker of this attempt may still move it.
-        self._tell(
-            lambda b: CircuitOpened(
-                b.label,
-                b.provider,
-                new.reason.value,
-                new.kind,
-                new.failures,
-                new.calls,
-                rate,
-                new.until - new.since,
-                b.generation,
-                shadow,
-            )
-        )
+        self._tell(lambda b: opened_event(b, new, shadow=shadow))
 
     def trip_by_fleet_locked(self, reading: Reading, now: float) -> bool:
         """Open a closed circuit if the sum of the fleet's windows says so.

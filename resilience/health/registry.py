@@ -130,7 +130,9 @@ class HealthRegistry:
     def _entered(self, breaker: CircuitBreaker, target: Target | None) -> None:
         if self._join is None or (target is not None and target.dynamic):
             return
-        self._join(breaker, f"provider:{breaker.name}" if target is None else f"target:{target.identity or target.name}")
+        self._join(
+            breaker, f"provider:{breaker.name}" if target is None else f"target:{target.identity or target.name}"
+        )
 
     # -- may an attempt go? ---------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ class Roster:
         make_breaker: Callable[[str, Role, str], CircuitBreaker],
         limit: Callable[[str], int | None],
         monotonic: Callable[[], float],
-        entered: Callable[[CircuitBreaker, Target | None], None] = lambda breaker, target: None,
+        entered: Callable[[CircuitBreaker, Target | None], None],
     ) -> None:
         self.providers: dict[str, ProviderHealth] = {}
         self.targets: dict[str, TargetHealth] = {}

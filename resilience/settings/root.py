@@ -12,8 +12,8 @@ from resilience.errors import UnknownNameError
 from resilience.settings.breaker import BreakerSettings
 from resilience.settings.complaints import complaint, nearest, not_yet, path, refusal, shown, unknown_key
 from resilience.settings.routes import RouteSettings
-from resilience.settings.storage import checked_address
 from resilience.settings.section import Count, Flag, Section, Text, given_over
+from resilience.settings.storage import checked_address
 
 if TYPE_CHECKING:
     import os

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import json
 import os
 import random
 import secrets
@@ -13,13 +12,13 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from resilience.breaker.window import Reading
 from resilience.clock import SYSTEM_CLOCK
 from resilience.events import StorageDegraded, StorageRestored
 from resilience.fork import renew_in_children
 from resilience.settings.storage import shown_address
+from resilience.storage.post import Post
 from resilience.storage.redis import RedisStore, load_client
-from resilience.storage.row import is_newer, read_json, read_row, write_state
+from resilience.storage.row import is_newer, read_json, read_row
 from resilience.storage.seat import Seat
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
 
     from resilience.breaker.circuit import CircuitBreaker
     from resilience.events import Event
-    from resilience.storage.redis import Reply
     from resilience.storage.row import Row
-    from resilience.storage.seat import Pending
 
 POLL_SECONDS: Final = 1.0
 SHOW_SECONDS: Final = 5.0
@@ -40,8 +37,6 @@ FLUSH_SECONDS: Final = 0.25
 """How often window counts are told while there is traffic."""
 FAILED_FLUSH_SECONDS: Final = 0.05
 """The same after a failure."""
-STREAK_AGE_MS: Final = 300
-"""A fleet's streak is judged when it is this old: others' successes may still be on their way."""
 FIRST_WAIT_SECONDS: Final = 0.5
 """How long a new runtime waits for what the fleet knows."""
 BACKOFF_SECONDS: Final = 0.1
@@ -93,10 +88,9 @@ class Agent:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._awake = False
-        self._number = 0
         self._revision = 0
         self._unheard = 0
-        self._flushed_at = 0.0
+        self._post = Post(self._store, self._members, self.member)
 
     # -- called from anywhere -------------------------------------------------------------------------------
 
@@ -190,7 +184,7 @@ class Agent:
         await store.show(self.member)
         await self._sync()
         self._known.set()  # also where our own news cannot be told: what is known, is
-        await self._push()
+        await self._post.push()
         self.online = True
         self._unheard = 0
         if self._degraded_at is not None:
@@ -233,8 +227,8 @@ class Agent:
                     for seat in self._members():
                         with seat.breaker.lock:
                             seat.give_back_locked(float("inf"))
-                    await self._push()
-                    await self._settle()
+                    await self._post.push()
+                    await self._post.settle()
                     await self._store.leave(self.member)
                 await self._store.close()
         except Exception as error:  # noqa: BLE001 (it leaves: leases end by themselves)
@@ -253,14 +247,14 @@ class Agent:
                     seat.give_back_locked(now)
                     due = min(due, seat.due_locked(now))
                     hurried = hurried or seat.recheck_at <= now
-            await self._push()
-            await self._settle()
-            await self._ask()
+            await self._post.push()
+            await self._post.settle()
+            await self._post.ask()
             pause = FAILED_FLUSH_SECONDS if hurried else FLUSH_SECONDS
-            if self._monotonic() - self._flushed_at >= pause:
-                await self._flush()
+            if self._monotonic() - self._post.flushed_at >= pause:
+                await self._post.flush()
             elif hurried:
-                due = min(due, self._flushed_at + pause)
+                due = min(due, self._post.flushed_at + pause)
             await self._pause(self._woken, max(0.005, due - self._monotonic()))
             self._woken.clear()
 
@@ -319,121 +313,11 @@ class Agent:
                     seat.forgotten_locked()
             seat.breaker.drain()
 
-    @staticmethod
-    def _payload(seat: Seat, pending: Pending, now: float) -> str:
-        breaker = seat.breaker
-        return write_state(seat.identity, breaker.label, breaker.role, pending.nonce, pending.state, now)
-
-    async def _push(self) -> None:
-        for seat in self._members():
-            while seat.is_dirty:
-                with seat.breaker.lock:
-                    pending = seat.push_locked(self._ticket())
-                    now = self._monotonic()
-                if pending is None:
-                    break
-                payload = self._payload(seat, pending, now)
-                try:
-                    reply = await self._store.move(
-                        seat.identity, pending.mode, pending.generation, pending.expected, payload
-                    )
-                except BaseException:
-                    with seat.breaker.lock:
-                        seat.failed_push_locked(pending)
-                    raise
-                with seat.breaker.lock:
-                    seat.pushed_locked(pending, reply.word, reply.row, self._monotonic())
-                seat.breaker.drain()
-
-    async def _settle(self) -> None:
-        for seat in self._members():
-            if not seat.notes:
-                continue
-            with seat.breaker.lock:
-                generation, notes = seat.generation, seat.notes_taken()
-            seconds = seat.rules.policy.probe_lease_seconds
-            self._heard(seat, await self._store.settle(seat.identity, generation, seconds, notes))
-
-    async def _ask(self) -> None:
-        # Targets first: a provider's lease is of use only to a process that may also ask one of its targets.
-        for seat in sorted(self._members(), key=lambda seat: seat.breaker.role == "provider"):
-            while seat.asking and not seat.is_dirty:
-                with seat.breaker.lock:
-                    kind = seat.asking.pop()
-                    generation = seat.generation
-                    if not self._is_of_use(seat):
-                        seat.refused(kind, self._monotonic(), 0.0)
-                        continue
-                ticket, policy = self._ticket(), seat.rules.policy
-                reply = await self._store.lease(
-                    seat.identity, kind, generation, ticket, policy.probe_permits, policy.probe_lease_seconds
-                )
-                now = self._monotonic()
-                if reply.word == "granted" and reply.row is not None:
-                    with seat.breaker.lock:
-                        seat.granted_locked(kind, ticket, reply.row, reply.at, now)
-                    seat.breaker.drain()
-                else:
-                    with seat.breaker.lock:
-                        seat.refused(kind, now, reply.at)
-                    if reply.word != "wait":
-                        self._heard(seat, reply)
-
-    def _is_of_use(self, seat: Seat) -> bool:
-        if seat.breaker.role != "provider":
-            return True
-        mine = [
-            other
-            for other in self._members()
-            if other.breaker.role == "target" and other.breaker.provider == seat.breaker.provider
-        ]
-        return not mine or any(other.is_ready_locked for other in mine)
-
-    def _heard(self, seat: Seat, reply: Reply) -> None:
-        with seat.breaker.lock:
-            if reply.word == "newer":
-                seat.alone = True
-            elif reply.word == "unknown":
-                seat.forgotten_locked()
-            elif reply.row is not None:
-                seat.news_locked(reply.row, self._monotonic())
-        seat.breaker.drain()
-
-    async def _flush(self) -> None:
-        now = self._flushed_at = self._monotonic()
-        told: list[tuple[Seat, dict[str, Any], object]] = []
-        for seat in self._members():
-            if seat.alone:
-                continue
-            with seat.breaker.lock:
-                batch = seat.batch_locked(now)
-            if batch is not None:
-                told.append((seat, batch, seat.breaker.era))
-        if not told:
-            return
-        found = await self._store.count([seat.identity for seat, _, _ in told], json.dumps([b for _, b, _ in told]))
-        for (seat, batch, era), sums in zip(told, found, strict=True):
-            reading = _reading(sums)
-            if not reading.failures and not reading.slow and not reading.streak_failures:
-                continue
-            with seat.breaker.lock:
-                here = self._monotonic()
-                tripped = seat.breaker.era is era and seat.rules.trip_by_fleet_locked(reading, here)
-                if batch["f"] and not tripped:
-                    seat.recheck_at = here + STREAK_AGE_MS / 1000
-            seat.breaker.drain()
-        if any(seat.is_dirty for seat, _, _ in told):
-            await self._push()
-
     # -- the parts ------------------------------------------------------------------------------------------
 
     def _members(self) -> list[Seat]:
         with self._lock:
             return list(self._seats.values())
-
-    def _ticket(self) -> str:
-        self._number += 1
-        return f"{self.member}:{self._number}"
 
     @staticmethod
     async def _pause(event: asyncio.Event, seconds: float) -> None:
@@ -442,21 +326,6 @@ class Agent:
                 await event.wait()
         except TimeoutError:
             return
-
-
-def _reading(sums: list[int]) -> Reading:
-    calls, failures, slow, corroborated, tenths, streak, streak_corroborated, age = sums
-    ripe = age >= STREAK_AGE_MS
-    return Reading(
-        calls=calls,
-        failures=failures,
-        slow=slow,
-        streak=tenths / 10 if ripe else 0.0,
-        streak_failures=streak,
-        corroborated=bool(corroborated),
-        streak_corroborated=bool(streak_corroborated),
-        slow_corroborated=True,
-    )
 
 
 _AGENTS: Final[weakref.WeakSet[Agent]] = weakref.WeakSet()

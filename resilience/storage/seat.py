@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from resilience.breaker.shared import adopt_locked, describe_locked, merge_locked
 from resilience.breaker.states import CircuitState, Closed, HalfOpen, Open
+from resilience.storage.counting import Counting
 
 if TYPE_CHECKING:
     from resilience.breaker.circuit import CircuitBreaker
@@ -75,8 +76,7 @@ class Seat:
         "_adopting",
         "_ask_again_at",
         "_by_hand",
-        "_counted",
-        "_counted_era",
+        "_counting",
         "_dirty",
         "_earned",
         "_known_era",
@@ -107,7 +107,7 @@ class Seat:
         self._known_state = CircuitState.CLOSED
         self._dirty = self._by_hand = self._adopting = False
         self._pending: Pending | None = None
-        self._counted, self._counted_era = 0, breaker.era
+        self._counting = Counting(breaker.era)
         self.recheck_at = inf
         self._wanted_at, self._wanted_every = -inf, 0.0
         self._ask_again_at = {"probe": -inf, "eager": -inf}
@@ -321,31 +321,11 @@ class Seat:
 
     def batch_locked(self, now: float) -> dict[str, Any] | None:
         """What the window has counted since the last time, None where there is nothing to tell."""
-        breaker, policy = self.breaker, self.rules.policy
-        if self._counted_era is not breaker.era:
-            self._counted_era, self._counted = breaker.era, 0
-        window = breaker.window
-        calls = window.calls - self._counted
-        if not isinstance(self.rules.state, Closed) or (calls <= 0 and now < self.recheck_at):
-            return None
-        reading = window.read(now, policy.window_calls, policy.window_seconds)
-        failures = [entry for entry in window.failures or () if entry[0] > self._counted]
-        slow = sum(entry[0] > self._counted for entry in window.slow or ())
-        count, self._counted = len(failures), self._counted + calls
-        self.recheck_at = inf
-        share = min(1.0, count / reading.streak_failures) if reading.streak_failures else 0.0
-        return {
-            "gen": self.generation,
-            "c": calls,
-            "f": count,
-            "w": slow,
-            "fw": reading.streak * share,
-            "tail": reading.streak,
-            "tn": reading.streak_failures,
-            "src": sorted({entry[2] or "*" for entry in failures}),
-            "wc": policy.window_calls,
-            "ws": round(policy.window_seconds * 1000),
-        }
+        batch = self._counting.take_locked(self.rules, now, again=now >= self.recheck_at)
+        if batch is not None:
+            self.recheck_at = inf
+            batch["gen"] = self.generation
+        return batch
 
     def notes_taken(self) -> str:
         """The notes, as the store takes them; afterwards there are none."""
