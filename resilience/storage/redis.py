@@ -82,9 +82,9 @@ class RedisStore:
             socket_connect_timeout=CONNECT_SECONDS,
             # News come when there are any.
             socket_timeout=None if patient else ANSWER_SECONDS,
-            socket_keepalive=True if "unix" not in self._url[:4] else None,
             retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
             health_check_interval=0,
+            **({} if self._url.startswith("unix") else {"socket_keepalive": True}),
         )
         client.connection_pool.connection_kwargs.update(place)
         return client

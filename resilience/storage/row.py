@@ -43,7 +43,7 @@ def read_json(raw: bytes | str | None) -> dict[str, Any] | None:
     """A JSON object, None for anything else."""
     try:
         found = json.loads(raw) if raw else None
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

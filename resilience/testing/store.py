@@ -29,7 +29,7 @@ class LoopbackStore:
 
     def __init__(self, *options: str) -> None:
         self.options = options
-        self.port = _free_port()
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._place = tempfile.mkdtemp(prefix="loopback-store-")
 
@@ -105,7 +105,8 @@ class LoopbackStore:
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on which nobody listens now."""
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
