@@ -210,6 +210,12 @@ def load_client() -> None:
     _redis()
 
 
+def client_errors() -> type[Exception]:
+    """What the redis client raises."""
+    errors: type[Exception] = _redis().exceptions.RedisError
+    return errors
+
+
 def _redis() -> Any:
     try:
         import redis.asyncio  # noqa: PLC0415 (an extra: loaded by those who share state)

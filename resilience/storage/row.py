@@ -125,3 +125,13 @@ def write_state(identity: str, name: str, role: str, nonce: str, state: SharedSt
             "doubters": {source: ahead(end) for source, end in state.doubters.items()},
         }
     )
+
+
+def isolated_row(identity: str, name: str, role: str, nonce: str, reason: str, now: float) -> str:
+    """The row of a breaker that a person isolates from outside."""
+    return write_state(identity, name, role, nonce, SharedState(CircuitState.ISOLATED, now, reason), now)
+
+
+def closed_row(identity: str, name: str, role: str, nonce: str, reason: str, now: float) -> str:
+    """The row of a breaker that a person resets from outside."""
+    return write_state(identity, name, role, nonce, SharedState(CircuitState.CLOSED, now, reason or "reset"), now)

@@ -11,7 +11,8 @@ import pytest
 from fleet_members import Member, Peer, eventually
 
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import RejectedError
+from resilience.errors import RejectedError, UnknownNameError
+from resilience.ops.fleet import StorageError, read_fleet, render, steer_fleet
 from resilience.outcome import Kind
 from resilience.testing.store import LoopbackStore, free_port
 
@@ -374,3 +375,28 @@ def test_the_kind_of_a_failure_travels(store: LoopbackStore, join: Callable[...,
     one.fail(3, Kind.TIMEOUT)
     assert eventually(lambda: other.state == "open")
     assert other.breaker.rules.state.kind is Kind.TIMEOUT
+
+
+def test_a_fleet_is_seen_and_steered_from_outside(store: LoopbackStore, join: Callable[..., Peer]) -> None:
+    one, other = join(store), join(store)
+    one.fail(5)
+    assert eventually(lambda: other.state == "open")
+    status = read_fleet(store.url)
+    assert len(status.members) == 2
+    seen = next(breaker for breaker in status.breakers if breaker.kind == "provider")
+    assert (seen.name, seen.state, seen.reason) == ("openai", "open", "consecutive_failures")
+    assert "2 processes in the fleet" in render(status)
+    steer_fleet(store.url, "isolate", "openai", reason="\x1b[31mbad deploy")
+    assert eventually(lambda: one.state == other.state == "isolated")
+    assert "\x1b" not in render(read_fleet(store.url))
+    steer_fleet(store.url, "reset", "openai", kind="provider")
+    assert eventually(lambda: one.state == other.state == "closed")
+    with pytest.raises(UnknownNameError, match=r"no breaker 'opneai'; known: openai"):
+        steer_fleet(store.url, "reset", "opneai")
+    assert steer_fleet(store.url, "isolate", "new", kind="provider").state == "isolated"
+
+
+def test_a_store_that_is_away_is_one_line_without_the_password() -> None:
+    with pytest.raises(StorageError, match=r"valkey://127\.0\.0\.1") as caught:
+        read_fleet(f"valkey://me:s3cret@127.0.0.1:{free_port()}/0")
+    assert "s3cret" not in str(caught.value)
