@@ -16,7 +16,7 @@ SCHEMES: Final = {
     "unix": "unix",
 }
 DEFAULT_PREFIX: Final = "resilience"
-_ALLOWED: Final = "null, or an address such as redis://host:6379/0 (also rediss://, valkey://, valkeys://, unix://)"
+_ALLOWED: Final = "an address such as redis://host:6379/0 (also rediss://, valkey://, valkeys://, unix://)"
 _PREFIX: Final = re.compile(r"[\w.:/-]{1,64}")
 
 

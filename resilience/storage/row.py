@@ -57,7 +57,7 @@ def is_newer(found: dict[str, Any]) -> bool:
 def read_row(raw: bytes | str | None, clock: ServerClock) -> Row | None:
     """A row as it stands in the store; None where it is garbage or a newer version's."""
     found = read_json(raw)
-    if found is None or is_newer(found) or found.get("state") not in _STATES:
+    if found is None or is_newer(found) or str(found.get("state")) not in _STATES:
         return None
     try:
         return Row(
