@@ -1,4 +1,4 @@
-"""Processes that send requests over real HTTP through an engine of their own, without LiteLLM: it takes long to load."""
+"""Processes that send requests over real HTTP through an engine of their own; without LiteLLM, which loads long."""
 
 from __future__ import annotations
 

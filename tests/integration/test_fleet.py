@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -103,9 +104,7 @@ def test_the_whole_fleet_sends_one_probe_at_a_time(store: LoopbackStore, join: C
     held = []
 
     def somebody_probes() -> bool:
-        for peer in peers:
-            if peer.breaker.is_eligible():
-                held.append((peer, peer.breaker.acquire()))
+        held.extend((peer, peer.breaker.acquire()) for peer in peers if peer.breaker.is_eligible())
         return bool(held)
 
     assert eventually(somebody_probes)
@@ -128,7 +127,7 @@ def test_a_failed_probe_opens_the_fleet_for_longer(store: LoopbackStore, join: C
     one, other = join(store, open_seconds=0.2), join(store, open_seconds=0.2)
     one.fail(5)
     assert eventually(lambda: other.state == "open")
-    assert eventually(lambda: one.breaker.is_eligible())
+    assert eventually(one.breaker.is_eligible)
     one.fail(1)
     assert eventually(lambda: other.told("CircuitOpened") == 2)
     assert other.breaker.rules.state.rounds == 1
@@ -149,7 +148,7 @@ def test_eager_probes_are_one_a_second_in_the_whole_fleet(store: LoopbackStore, 
         return len(sent) == 3
 
     assert eventually(probe)
-    assert min(later - sooner for sooner, later in zip(sent, sent[1:], strict=False)) > 0.9
+    assert min(later - sooner for sooner, later in pairwise(sent)) > 0.9
 
 
 def test_a_restarted_empty_store_learns_from_those_who_know(
