@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -319,6 +320,8 @@ class MultiProviderFallback:
 
         agent = Agent(self.settings.storage, self.registry.publish, rng=rng)
         self.registry.share(agent.join)
+        # Whoever drops a runtime unclosed leaves no thread behind. The collector must not wait for it.
+        weakref.finalize(self, agent.close, wait=False)
         return agent
 
     def _check_open(self) -> None:

@@ -118,8 +118,12 @@ class Agent:
         except RuntimeError:
             return  # the loop has ended
 
-    def close(self) -> None:
-        """Give back what was leased, hang up, and end the thread. Closing twice is no harm."""
+    def close(self, *, wait: bool = True) -> None:
+        """Give back what was leased, hang up, and end the thread. Closing twice is no harm.
+
+        Args:
+            wait: Whether to wait for the end of it, at most two seconds.
+        """
         self._closed = True
         thread, loop = self._thread, self._loop
         if thread is None or loop is None or not thread.is_alive():
@@ -128,7 +132,7 @@ class Agent:
             loop.call_soon_threadsafe(self._stopped.set)
         except RuntimeError:
             return
-        if thread is not threading.current_thread():
+        if wait and thread is not threading.current_thread():
             thread.join(2 * LEAVE_SECONDS)
 
     def renew_after_fork(self) -> None:
