@@ -272,7 +272,7 @@ def commands_of_requests(requests: int, seconds: float) -> Table:
     """Commands that the server sees while nobody asks, and while many do, in each state."""
     table = Table(
         "Round trips on the request path",
-        ("state", "admissions", "commands meanwhile", "commands while idle as long", "round trips waited for"),
+        ("state", "admissions", "commands meanwhile", "commands while idle as long"),
     )
     with LoopbackStore() as store:
         for state in ("closed", "open", "half-open", "isolated"):
@@ -301,7 +301,7 @@ def commands_of_requests(requests: int, seconds: float) -> Table:
                 except RejectedError:
                     continue
             SYSTEM_CLOCK.sleep(max(0.0, end - monotonic()))
-            table.add(state, requests, store.commands - before, idle, 0)
+            table.add(state, requests, store.commands - before, idle)
             if state == "half-open":
                 held.ignore()
             agent.close()
