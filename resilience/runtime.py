@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -10,7 +12,7 @@ from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
 from resilience.execution.engine import Engine
 from resilience.execution.functions import FunctionUpstream
-from resilience.execution.options import take_options
+from resilience.execution.options import chat_params, input_params, take_options
 from resilience.execution.steps import CallOptions
 from resilience.fork import renew_in_children
 from resilience.health.registry import HealthRegistry
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from resilience.outcome import Outcome
     from resilience.routing.route import Route
     from resilience.snapshots import Snapshot
+    from resilience.storage.agent import Agent
     from resilience.telemetry.observing import Observer
     from resilience.upstream import Target, Upstream
 
@@ -85,7 +88,10 @@ class MultiProviderFallback:
         self._closed = False
         self._functions = Engine(self._observed.relay(FunctionUpstream(_classify)), self.registry, clock=clock, rng=rng)
         self._response_targets: OrderedDict[str, str] = OrderedDict()
+        self._agent = self._joined_fleet(rng)
         self._table = RouteTable(self.settings, self.registry, _make_target)
+        if self._agent is not None:
+            self._agent.start()
         renew_in_children(self)
         if self.settings.warm and upstream is None and self._table.targets:
             _warm(self._table.targets)
@@ -132,14 +138,14 @@ class MultiProviderFallback:
                 runtime is closed.
             Exception: The provider's own error, unchanged, where another target could not do better.
         """
-        route, rest, call = self._prepare(model, _chat(messages, params), stream=stream)
+        route, rest, call = self._prepare(model, chat_params(messages, params), stream=stream)
         return await self._engine.arun(route, Operation.COMPLETION, rest, call)
 
     def completion(
         self, model: str | None = None, messages: list[Any] | None = None, *, stream: bool = False, **params: Any
     ) -> Any:
         """The same as `acompletion` in a thread."""
-        route, rest, call = self._prepare(model, _chat(messages, params), stream=stream)
+        route, rest, call = self._prepare(model, chat_params(messages, params), stream=stream)
         return self._engine.run(route, Operation.COMPLETION, rest, call)
 
     async def aembedding(self, model: str | None = None, input: Any = None, **params: Any) -> Any:  # noqa: A002 (LiteLLM's name)
@@ -180,14 +186,14 @@ class MultiProviderFallback:
         Returns:
             ``litellm``'s ResponsesAPIResponse, or an async iterator of its events.
         """
-        route, rest, call = self._prepare(model, _asked(input, params), stream=stream)
+        route, rest, call = self._prepare(model, input_params(input, params), stream=stream)
         answer = await self._engine.arun(self._home(route, rest), Operation.RESPONSES, rest, call)
         self._remember(answer)
         return answer
 
     def responses(self, model: str | None = None, input: Any = None, *, stream: bool = False, **params: Any) -> Any:  # noqa: A002
         """The same as `aresponses` in a thread."""
-        route, rest, call = self._prepare(model, _asked(input, params), stream=stream)
+        route, rest, call = self._prepare(model, input_params(input, params), stream=stream)
         answer = self._engine.run(self._home(route, rest), Operation.RESPONSES, rest, call)
         self._remember(answer)
         return answer
@@ -250,10 +256,12 @@ class MultiProviderFallback:
     def close(self) -> None:
         """Take no more calls. Calls in flight end as they would have. Closing twice is no harm."""
         self._closed = True
+        if self._agent is not None:
+            self._agent.close()
 
     async def aclose(self) -> None:
         """The same as `close`, for ``async with``."""
-        self.close()
+        await asyncio.to_thread(self.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -261,7 +269,7 @@ class MultiProviderFallback:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        await self.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -315,7 +323,7 @@ class MultiProviderFallback:
     def _prepare_embedding(
         self, model: str | None, asked: Any, params: dict[str, Any]
     ) -> tuple[Route, dict[str, Any], CallOptions]:
-        route, rest, call = self._prepare(model, _asked(asked, params))
+        route, rest, call = self._prepare(model, input_params(asked, params))
         call.validate = None  # it judges texts
         return self._table.embedding(route), rest, call
 
@@ -327,6 +335,17 @@ class MultiProviderFallback:
         # Arguments that do not fit are the caller's TypeError, and no target's failure.
         called.arguments(found.targets[0].target, args, kwargs)
         return found, {"called": called, "args": args, "kwargs": kwargs}, CallOptions(stream=called.is_stream)
+
+    def _joined_fleet(self, rng: random.Random | None) -> Agent | None:
+        if self.settings.storage is None:
+            return None
+        from resilience.storage.agent import Agent  # noqa: PLC0415 (only a fleet loads it)
+
+        agent = Agent(self.settings.storage, self.registry.publish, rng=rng)
+        self.registry.share(agent.join)
+        # Whoever drops a runtime unclosed leaves no thread behind. The collector must not wait for it.
+        weakref.finalize(self, agent.close, wait=False)
+        return agent
 
     def _check_open(self) -> None:
         if self._closed:
@@ -355,24 +374,6 @@ def _response_id(answer: Any) -> str | None:
     begun = [getattr(chunk, "response", None) for chunk in getattr(answer, "waiting", ())]
     ids = (getattr(one, "id", None) for one in (answer, *begun))
     return next((identity for identity in ids if isinstance(identity, str)), None)
-
-
-def _chat(messages: Any, params: dict[str, Any]) -> dict[str, Any]:
-    if messages is None and "prompt_id" in params:
-        messages = []  # a prompt that LiteLLM's prompt management holds
-    if not isinstance(messages, (list, tuple)):
-        # Its type and not its text: a prompt is in no error.
-        raise ConfigurationError(
-            f"messages: {type(messages).__name__} is not allowed; "
-            'allowed: a list of messages, such as [{"role": "user", "content": "hi"}]'
-        )
-    return {**params, "messages": messages}
-
-
-def _asked(asked: Any, params: dict[str, Any]) -> dict[str, Any]:
-    if asked is None:
-        raise ConfigurationError("input: None is not allowed; allowed: a text or a list")
-    return {**params, "input": asked}
 
 
 def _classify(error: BaseException) -> Outcome:

@@ -35,6 +35,9 @@ def refusal(
         if doubted > 0:
             message = f"{name} is half-open and waits for the word of another target; {source} failed its probe"
             return CircuitOpenError(message, name, provider, doubted, state.opened.kind)
+        if len(state.probes) < trip.ramp(policy, state.earned):
+            message = f"{name} is half-open, and its probes are other processes' for the moment"
+            return CircuitOpenError(message, name, provider, None, state.opened.kind)
         message = f"{name} is half-open with {len(state.probes)} of {trip.ramp(policy, state.earned)} probes in flight"
         return CircuitOpenError(message, name, provider, None, state.opened.kind)
     return CircuitOpenError(f"{name} has just closed again; ask once more", name, provider, 0.0)

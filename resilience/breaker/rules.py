@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from resilience.breaker import trip
+from resilience.breaker import chance, trip
 from resilience.breaker.permit import Permit, ProbePermit
 from resilience.breaker.refusal import refusal
 from resilience.breaker.states import Closed, HalfOpen, Isolated, Open
+from resilience.breaker.telling import opened_event
 from resilience.breaker.trip import Reason
-from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated, CircuitOpened
+from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated
 from resilience.outcome import Effect, Kind, Outcome
 
 if TYPE_CHECKING:
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 
     from resilience.breaker.circuit import CircuitBreaker
     from resilience.breaker.states import State
+    from resilience.breaker.window import Reading
     from resilience.errors import RejectedError
     from resilience.events import Event
     from resilience.settings import BreakerSettings
-
-# While its route has nothing else, an outage-opened breaker is probed this often whatever its open time.
-EAGER_SECONDS: Final = 1.0
 
 _AGAINST: Final = frozenset({Effect.FAILURE, Effect.HOLD, Effect.ACCOUNT})
 _AT_ONCE: Final = {Effect.HOLD: Reason.RATE_LIMITED, Effect.ACCOUNT: Reason.ACCOUNT}
@@ -62,8 +61,8 @@ class PolicyRules:
             CircuitOpenError: The circuit is open, or half-open with all its probes in flight.
         """
         state = self.state
-        if isinstance(state, Open) and now >= state.until:
-            state = self._half_open_locked(state, now)
+        if isinstance(state, Open) and now >= state.until and chance.of_lease(self, now) is None:
+            state = self.half_open_locked(state, now)
         if isinstance(state, Closed):
             return Permit(self.breaker, self.breaker.era, now, source)
         if isinstance(state, HalfOpen):
@@ -80,17 +79,13 @@ class PolicyRules:
             return None
         permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds, eager=True)
         state.eager, state.eager_at = permit.ticket, now
+        if self.breaker.seat is not None:
+            self.breaker.seat.take_probe_locked(permit, now)
         return permit
 
     def next_eager(self, now: float) -> float | None:
         """Monotonic time of the next eager probe; None where the circuit is not open after an outage."""
-        state = self.state
-        if not isinstance(state, Open) or not state.is_outage:
-            return None
-        if state.eager_at is None:
-            return state.since + EAGER_SECONDS
-        lease_end = state.eager_at + self.policy.probe_lease_seconds
-        return lease_end if state.eager is not None and now < lease_end else state.eager_at + EAGER_SECONDS
+        return chance.next_eager(self, now)
 
     def is_eligible(self, now: float, source: str | None = None) -> bool:
         """Whether ``source`` would get a permit now. Changes nothing."""
@@ -98,22 +93,8 @@ class PolicyRules:
         return chance is not None and chance <= now
 
     def next_chance(self, now: float, source: str | None = None) -> float | None:
-        """Monotonic time at which ``source`` may ask again: now, the end of the open time, or of a probe's lease.
-
-        Returns:
-            None where it does not come back by itself soon: an account error, or a person's isolation.
-        """
-        state = self.state
-        if isinstance(state, Closed):
-            return now
-        if isinstance(state, Open):
-            # Once its time is over, an account is worth another look like anything else.
-            return None if state.reason is Reason.ACCOUNT and now < state.until else max(now, state.until)
-        if isinstance(state, HalfOpen):
-            ends = [end for end in state.probes.values() if end > now]
-            free = now if len(ends) < trip.ramp(self.policy, state.earned) else min(ends)
-            return max(free, state.doubted_until(source))
-        return None
+        """Monotonic time at which ``source`` may ask again; None where it does not come back by itself soon."""
+        return chance.next_chance(self, now, source)
 
     def rejection(self, now: float, source: str | None = None) -> RejectedError:
         """The error that tells why no permit is given now."""
@@ -140,13 +121,18 @@ class PolicyRules:
         if isinstance(state, HalfOpen):
             if state.probes.pop(permit.ticket, None) is None:
                 return False  # its lease has ended
-            return self._record_probe_locked(state, permit, effect, outcome, now)
+            successes, doubters = state.successes, len(state.doubters)
+            opened = self._record_probe_locked(state, permit, effect, outcome, now)
+            doubted = permit.source if len(state.doubters) > doubters else None
+            self._probed_locked(permit.ticket, worked=state.successes > successes, doubted=doubted)
+            return opened
         if isinstance(state, Open) and state.eager == permit.ticket:
             state.eager = None
+            self._probed_locked(permit.ticket)
             # A failed eager probe changes neither end nor streak: it was sent before its time.
             answered = effect in {Effect.SUCCESS, Effect.ANSWERED}
             if answered and not self._too_slow(permit, outcome.latency_seconds):
-                self._probe_succeeded_locked(self._half_open_locked(state, now), permit, now)
+                self._probe_succeeded_locked(self.half_open_locked(state, now), permit, now)
         return False
 
     def _record_closed_locked(self, permit: Permit, effect: Effect, outcome: Outcome, now: float) -> bool:
@@ -168,6 +154,8 @@ class PolicyRules:
         reading = window.read(now, policy.window_calls, policy.window_seconds)
         reason = trip.tripped_by(reading, policy)
         if reason is None:
+            if self.breaker.seat is not None and effect is Effect.FAILURE:
+                self.breaker.seat.failed_locked()
             return False
         counted = {Reason.SLOW_CALL_RATE: reading.slow, Reason.CONSECUTIVE_FAILURES: reading.streak_failures}
         self._open_locked(reason, outcome, now, counted.get(reason, reading.failures), reading.calls)
@@ -229,6 +217,8 @@ class PolicyRules:
             permit.earned = True
             state.earned += 1
             state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+            if self.breaker.seat is not None:
+                self.breaker.seat.earned_locked(permit.ticket)
         return False
 
     def renew_probe_locked(self, permit: ProbePermit, now: float) -> None:
@@ -236,6 +226,8 @@ class PolicyRules:
         state = self.state
         if isinstance(state, HalfOpen) and permit.ticket in state.probes:
             state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+            if self.breaker.seat is not None:
+                self.breaker.seat.renewed_locked(permit.ticket)
 
     def give_back_locked(self, ticket: int) -> None:
         """Free the slot of a probe that was dropped without a word."""
@@ -244,6 +236,11 @@ class PolicyRules:
             state.probes.pop(ticket, None)
         elif isinstance(state, Open) and state.eager == ticket:
             state.eager = None
+        self._probed_locked(ticket)
+
+    def _probed_locked(self, ticket: int, *, worked: bool = False, doubted: str | None = None) -> None:
+        if self.breaker.seat is not None:
+            self.breaker.seat.probed_locked(ticket, worked=worked, doubted=doubted)
 
     # -- transitions ----------------------------------------------------------------------------------------
 
@@ -265,11 +262,13 @@ class PolicyRules:
         self._holds_in_row = 0
         self.close_locked(now, "reset")
         self.state = Closed(since=now)
+        self._moved_by_hand()
 
     def isolate_locked(self, reason: str, now: float) -> None:
         """Open the circuit until somebody resets it."""
         self._enter_locked(Isolated(now, reason))
         self._tell(lambda b: CircuitIsolated(b.label, b.provider, reason, b.generation))
+        self._moved_by_hand()
 
     def force_open_locked(self, now: float) -> None:
         """Open the circuit for the open time, whatever its window says."""
@@ -278,12 +277,14 @@ class PolicyRules:
     def force_half_open_locked(self, now: float) -> None:
         """Let probes pass now."""
         opened = _opening(self.state) or Open(self.breaker.label, now, now, now, Reason.FORCED)
-        self._half_open_locked(opened, now)
+        self.half_open_locked(opened, now)
 
     def extend_locked(self, until: float) -> None:
         """Move the end of the present opening to later; never to earlier."""
         if isinstance(self.state, Open):
-            self.state.until = max(self.state.until, until)
+            later, self.state.until = until > self.state.until, max(self.state.until, until)
+            if later and self.breaker.seat is not None:
+                self.breaker.seat.moved_locked()
 
     def forked_locked(self) -> None:
         """Forget the probes of the parent process: nobody here will ever settle them."""
@@ -322,24 +323,27 @@ class PolicyRules:
             rounds=rounds,
             account_rounds=account_rounds,
         )
+        self.enter_open_locked(new)
+
+    def enter_open_locked(self, new: Open) -> None:
+        """Open the circuit and tell it."""
         self._enter_locked(new)
         shadow = self.policy.shadow
-        rate = failures / calls if calls and reason in trip.BY_RATE else None
-        # The end is read when the event is told: the other breaker of this attempt may still move it.
-        self._tell(
-            lambda b: CircuitOpened(
-                b.label,
-                b.provider,
-                reason.value,
-                kind,
-                failures,
-                calls,
-                rate,
-                new.until - now,
-                b.generation,
-                shadow,
-            )
-        )
+        self._tell(lambda b: opened_event(b, new, shadow=shadow))
+
+    def trip_by_fleet_locked(self, reading: Reading, now: float) -> bool:
+        """Open a closed circuit if the sum of the fleet's windows says so.
+
+        Returns:
+            Whether it did.
+        """
+        reason = trip.tripped_by(reading, self.policy)
+        if reason is None or not isinstance(self.state, Closed):
+            return False
+        counted = {Reason.SLOW_CALL_RATE: reading.slow, Reason.CONSECUTIVE_FAILURES: reading.streak_failures}
+        kind = Outcome(self.last_kind or Kind.UNKNOWN)
+        self._open_locked(reason, kind, now, counted.get(reason, reading.failures), reading.calls)
+        return True
 
     def _rounds_locked(self, reason: Reason, now: float) -> tuple[int, int]:
         """The failed probe rounds of outages and of account errors, with this one where it is one more."""
@@ -355,7 +359,8 @@ class PolicyRules:
         account_again = failed and reason is Reason.ACCOUNT and opened.reason is Reason.ACCOUNT
         return opened.rounds + again, opened.account_rounds + account_again
 
-    def _half_open_locked(self, opened: Open, now: float) -> HalfOpen:
+    def half_open_locked(self, opened: Open, now: float) -> HalfOpen:
+        """Let probes pass after ``opened``."""
         state = HalfOpen(since=now, opened=opened)
         self._enter_locked(state)
         self._tell(lambda b: CircuitHalfOpened(b.label, b.provider, b.generation))
@@ -366,6 +371,8 @@ class PolicyRules:
     ) -> ProbePermit:
         permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds)
         state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
+        if self.breaker.seat is not None:
+            self.breaker.seat.take_probe_locked(permit, now)
         return permit
 
     @staticmethod
@@ -376,6 +383,12 @@ class PolicyRules:
     def _enter_locked(self, state: State) -> None:
         self.state = state
         self.breaker.enter_locked(state.name)
+        if self.breaker.seat is not None:
+            self.breaker.seat.moved_locked()
+
+    def _moved_by_hand(self) -> None:
+        if self.breaker.seat is not None:
+            self.breaker.seat.moved_locked(by_hand=True)
 
     def _tell(self, make: Callable[[CircuitBreaker], Event]) -> None:
         self.breaker.tell_locked(make)

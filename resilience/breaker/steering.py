@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from resilience.breaker.circuit import CircuitBreaker
     from resilience.breaker.rules import PolicyRules
+    from resilience.breaker.shared import FleetSeat
     from resilience.breaker.stock import StockRules
     from resilience.clock import Clock
     from resilience.errors import RejectedError
@@ -39,6 +40,7 @@ class SteeredCircuit(TunedCircuit):
         rejected: Attempts refused so far.
         hub: Where its events are published, None where nobody can hear them.
         listener_errors: How often a listener raised while a policy decided.
+        seat: Its place in a fleet, None where it shares nothing.
     """
 
     window: CallWindow
@@ -49,6 +51,7 @@ class SteeredCircuit(TunedCircuit):
     rejected: int
     hub: EventHub | None
     listener_errors: int = 0
+    seat: FleetSeat | None = None
     _stock: StockRules
     _foreign_storage: bool
     _following: bool = False
@@ -56,6 +59,11 @@ class SteeredCircuit(TunedCircuit):
     _telling: threading.Lock
     _pending: list[Callable[[CircuitBreaker], Event]]
     _dropped: list[int]
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What guards the rules and the state; for those who take over a fleet's state."""
+        return self._lock
 
     # -- pybreaker's states ---------------------------------------------------------------------------------
 

@@ -67,3 +67,31 @@ def _priority(given: Any) -> int:
 
 def _refusal(name: str, given: Any, allowed: str) -> ConfigurationError:
     return ConfigurationError(f"{name}: {given!r} is not allowed; allowed: {allowed}")
+
+
+def chat_params(messages: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a chat call.
+
+    Raises:
+        ConfigurationError: ``messages`` is no list.
+    """
+    if messages is None and "prompt_id" in params:
+        messages = []  # a prompt that LiteLLM's prompt management holds
+    if not isinstance(messages, (list, tuple)):
+        # Its type and not its text: a prompt is in no error.
+        raise ConfigurationError(
+            f"messages: {type(messages).__name__} is not allowed; "
+            'allowed: a list of messages, such as [{"role": "user", "content": "hi"}]'
+        )
+    return {**params, "messages": messages}
+
+
+def input_params(asked: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a call that takes ``input``.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    if asked is None:
+        raise ConfigurationError("input: None is not allowed; allowed: a text or a list")
+    return {**params, "input": asked}

@@ -65,7 +65,10 @@ class HealthRegistry:
         self.monotonic = clock.monotonic
         self._rng = rng or random.Random()
         self._classify = classify
-        self._roster = Roster(self._breaker, lambda name: self.settings.provider(name).max_concurrency, self.monotonic)
+        self._join: Callable[[CircuitBreaker, str], None] | None = None
+        self._roster = Roster(
+            self._breaker, lambda name: self.settings.provider(name).max_concurrency, self.monotonic, self._entered
+        )
         self._routes: dict[str, tuple[str, ...]] = {}
         self.providers = BreakerView("provider", self._roster.providers)
         self.targets = BreakerView("target", self._roster.targets)
@@ -111,6 +114,24 @@ class HealthRegistry:
             role=role,
             classify=self._classify,
             marks_context=True,
+        )
+
+    def share(self, join: Callable[[CircuitBreaker, str], None]) -> None:
+        """Let a fleet share the breakers that are registered from now on.
+
+        Targets made of callers' own keys stay this process's own: they are many, and short-lived. Their provider's
+        breaker is shared.
+
+        Args:
+            join: Takes a breaker and its name in the whole fleet.
+        """
+        self._join = join
+
+    def _entered(self, breaker: CircuitBreaker, target: Target | None) -> None:
+        if self._join is None or (target is not None and target.dynamic):
+            return
+        self._join(
+            breaker, f"provider:{breaker.name}" if target is None else f"target:{target.identity or target.name}"
         )
 
     # -- may an attempt go? ---------------------------------------------------------------------------------

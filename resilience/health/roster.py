@@ -91,6 +91,7 @@ class Roster:
         make_breaker: Makes a breaker of a name, a role and a provider.
         limit: The calls that a provider may have in flight, by its name.
         monotonic: Where time comes from.
+        entered: Told of each new breaker, with its target where it is a target's.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Roster:
         make_breaker: Callable[[str, Role, str], CircuitBreaker],
         limit: Callable[[str], int | None],
         monotonic: Callable[[], float],
+        entered: Callable[[CircuitBreaker, Target | None], None],
     ) -> None:
         self.providers: dict[str, ProviderHealth] = {}
         self.targets: dict[str, TargetHealth] = {}
@@ -105,6 +107,7 @@ class Roster:
         self._make_breaker = make_breaker
         self._limit = limit
         self._monotonic = monotonic
+        self._entered = entered
         self._lock = threading.Lock()
         self._dynamic = 0
 
@@ -132,6 +135,7 @@ class Roster:
             provider.targets += 1
             provider.is_pinned = provider.is_pinned or not target.dynamic
             breaker = self._make_breaker(target.name, "target", target.provider)
+            self._entered(breaker, target)
             entry = TargetHealth(target, breaker, provider, self._monotonic())
             self.targets[target.name] = self._by_identity[_identity(target)] = entry
             return entry
@@ -156,6 +160,7 @@ class Roster:
         if provider is None:
             provider = ProviderHealth(name, self._make_breaker(name, "provider", name), self._limit(name))
             self.providers[name] = provider
+            self._entered(provider.breaker, None)
         return provider
 
     def _sweep_locked(self) -> None:

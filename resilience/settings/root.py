@@ -13,6 +13,7 @@ from resilience.settings.breaker import BreakerSettings
 from resilience.settings.complaints import complaint, nearest, not_yet, path, refusal, shown, unknown_key
 from resilience.settings.routes import RouteSettings
 from resilience.settings.section import Count, Flag, Section, Text, given_over
+from resilience.settings.storage import checked_address
 
 if TYPE_CHECKING:
     import os
@@ -66,8 +67,11 @@ class Settings(Section):
     warm: Flag = Field(
         default=True, description="Load the providers' SDKs in the background at the start; sends nothing."
     )
-    storage: Annotated[str | None, BeforeValidator(not_yet())] = Field(
-        None, repr=False, description="null: this process. A shared store is not available in this version."
+    storage: Annotated[str | None, BeforeValidator(checked_address)] = Field(
+        None,
+        repr=False,
+        description="Where breaker state lives. null: this process. redis://, rediss://, valkey:// or unix://: shared "
+        "by every process that names the same store and prefix (?prefix=resilience).",
     )
 
     @classmethod

@@ -873,9 +873,7 @@ def test_a_forked_child_has_fresh_locks_and_none_of_the_parents_probes() -> None
         sys.exit(status if status else (0 if breaker.current_state == "half-open" else 4))
         """
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -17,17 +17,20 @@ VOCABULARY = {"clock", "outcome", "errors", "events", "settings", "snapshots", "
 FLOORS: dict[str, set[str]] = {
     "vocabulary": VOCABULARY,
     "breaker": VOCABULARY | {"breaker"},
+    "storage": VOCABULARY | {"breaker", "storage"},
     "health": VOCABULARY | {"breaker", "health"},
     "routing": VOCABULARY | {"routing"},
     "execution": VOCABULARY | {"routing", "execution"},
     "telemetry": VOCABULARY | {"telemetry"},
     # LiteLLM's seam: what a call is and what an error means. Its doors stand above the runtime.
     "middleware": VOCABULARY | {"middleware", "breaker", "health", "runtime", "decorators", "execution", "routing"},
-    "runtime": VOCABULARY | {"breaker", "health", "routing", "execution", "telemetry", "requests", "middleware"},
+    "runtime": VOCABULARY
+    | {"breaker", "storage", "health", "routing", "execution", "telemetry", "requests", "middleware"},
     "requests": VOCABULARY,
     "decorators": VOCABULARY | {"runtime", "execution"},
     "testing": VOCABULARY | {"testing", "breaker", "health", "routing", "execution"},
-    "ops": VOCABULARY | {"ops", "telemetry", "runtime", "requests", "testing", "health", "decorators", "middleware"},
+    "ops": VOCABULARY
+    | {"ops", "storage", "telemetry", "runtime", "requests", "testing", "health", "decorators", "middleware"},
 }
 FREE = {"__init__", "__main__"}
 

@@ -159,7 +159,6 @@ def test_litellms_own_parameters_are_no_slips(key: str) -> None:
     [
         (chat("a", hedge={"after_seconds": 2.0}), "routes.chat.hedge: not available in this version"),
         (chat("a", hedge=5), "routes.chat.hedge: not available in this version"),
-        ({"storage": f"redis://:{SECRET}@host"}, "storage: not available in this version"),
     ],
 )
 def test_a_key_that_is_not_built_yet_is_refused_in_exactly_these_words(data: object, told: str) -> None:
@@ -258,7 +257,10 @@ def test_a_wrong_short_form_is_told(data: object, told: str) -> None:
         {"warm": SECRET},
         {"breaker": {"open_seconds": SECRET}},
         {"providers": {"openai": SECRET}},
-        {"storage": f"redis://:{SECRET}@host"},
+        {"storage": f"redsi://:{SECRET}@host"},
+        {"storage": f"redis://:{SECRET}@"},
+        {"storage": f"redis://:{SECRET}@host:port"},
+        {"storage": [SECRET]},
         {"primary_model": [SECRET], "max_retries": SECRET},
         {"default_route": SECRET},
     ],

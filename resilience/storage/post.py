@@ -1,0 +1,169 @@
+"""The post: carries what the seats have noted to the store, and what it answers back to them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from resilience.breaker.window import Reading
+from resilience.clock import SYSTEM_CLOCK
+from resilience.storage.row import write_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resilience.storage.redis import RedisStore, Reply
+    from resilience.storage.seat import Pending, Seat
+
+STREAK_AGE_MS: Final = 300
+"""A fleet's streak is judged when it is this old: others' successes may still be on their way."""
+
+
+class Post:
+    """Deliveries of one agent, on its loop. Whatever goes wrong is raised: the agent then counts the store as gone.
+
+    Args:
+        store: Where to.
+        seats: Whose notes; asked anew each time.
+        member: This process's name, which makes its leases and transitions known as its own.
+
+    Attributes:
+        flushed_at: Monotonic time at which window counts were told last.
+    """
+
+    def __init__(self, store: RedisStore, seats: Callable[[], list[Seat]], member: str) -> None:
+        self._store = store
+        self._seats = seats
+        self._member = member
+        self._number = 0
+        self._monotonic = SYSTEM_CLOCK.monotonic
+        self.flushed_at = 0.0
+
+    async def push(self) -> None:
+        """Tell the transitions."""
+        for seat in self._seats():
+            while seat.is_dirty:
+                with seat.breaker.lock:
+                    pending = seat.push_locked(self._ticket())
+                    now = self._monotonic()
+                if pending is None:
+                    break
+                payload = _payload(seat, pending, now)
+                try:
+                    reply = await self._store.move(
+                        seat.identity, pending.mode, pending.generation, pending.expected, payload
+                    )
+                except BaseException:
+                    with seat.breaker.lock:
+                        seat.failed_push_locked(pending)
+                    raise
+                with seat.breaker.lock:
+                    seat.pushed_locked(pending, reply.word, reply.row, self._monotonic())
+                seat.breaker.drain()
+
+    async def settle(self) -> None:
+        """Tell what became of leases."""
+        for seat in self._seats():
+            if not seat.notes:
+                continue
+            with seat.breaker.lock:
+                generation, notes = seat.generation, seat.notes_taken()
+            seconds = seat.rules.policy.probe_lease_seconds
+            self._heard(seat, await self._store.settle(seat.identity, generation, seconds, notes))
+
+    async def ask(self) -> None:
+        """Ask for leases that somebody wants."""
+        # Targets first: a provider's lease is of use only to a process that may also ask one of its targets.
+        for seat in sorted(self._seats(), key=lambda seat: seat.breaker.role == "provider"):
+            while seat.asking and not seat.is_dirty:
+                with seat.breaker.lock:
+                    kind = seat.asking.pop()
+                    generation = seat.generation
+                    if not self._is_of_use(seat):
+                        seat.refused(kind, self._monotonic(), 0.0)
+                        continue
+                ticket, policy = self._ticket(), seat.rules.policy
+                reply = await self._store.lease(
+                    seat.identity, kind, generation, ticket, policy.probe_permits, policy.probe_lease_seconds
+                )
+                now = self._monotonic()
+                if reply.word == "granted" and reply.row is not None:
+                    with seat.breaker.lock:
+                        seat.granted_locked(kind, ticket, reply.row, reply.at, now)
+                    seat.breaker.drain()
+                else:
+                    with seat.breaker.lock:
+                        seat.refused(kind, now, reply.at)
+                    if reply.word != "wait":
+                        self._heard(seat, reply)
+
+    def _is_of_use(self, seat: Seat) -> bool:
+        if seat.breaker.role != "provider":
+            return True
+        mine = [
+            other
+            for other in self._seats()
+            if other.breaker.role == "target" and other.breaker.provider == seat.breaker.provider
+        ]
+        return not mine or any(other.is_ready_locked for other in mine)
+
+    def _heard(self, seat: Seat, reply: Reply) -> None:
+        with seat.breaker.lock:
+            if reply.word == "newer":
+                seat.alone = True
+            elif reply.word == "unknown":
+                seat.forgotten_locked()
+            elif reply.row is not None:
+                seat.news_locked(reply.row, self._monotonic())
+        seat.breaker.drain()
+
+    async def flush(self) -> None:
+        """Tell window counts, and trip where the sum of the fleet says so."""
+        now = self.flushed_at = self._monotonic()
+        told: list[tuple[Seat, dict[str, Any], object]] = []
+        for seat in self._seats():
+            if seat.alone:
+                continue
+            with seat.breaker.lock:
+                batch = seat.batch_locked(now)
+            if batch is not None:
+                told.append((seat, batch, seat.breaker.era))
+        if not told:
+            return
+        found = await self._store.count([seat.identity for seat, _, _ in told], json.dumps([b for _, b, _ in told]))
+        for (seat, batch, era), sums in zip(told, found, strict=True):
+            reading = _reading(sums)
+            if not reading.failures and not reading.slow and not reading.streak_failures:
+                continue
+            with seat.breaker.lock:
+                here = self._monotonic()
+                tripped = seat.breaker.era is era and seat.rules.trip_by_fleet_locked(reading, here)
+                if batch["f"] and not tripped:
+                    seat.recheck_at = here + STREAK_AGE_MS / 1000
+            seat.breaker.drain()
+        if any(seat.is_dirty for seat, _, _ in told):
+            await self.push()
+
+    def _ticket(self) -> str:
+        self._number += 1
+        return f"{self._member}:{self._number}"
+
+
+def _payload(seat: Seat, pending: Pending, now: float) -> str:
+    breaker = seat.breaker
+    return write_state(seat.identity, breaker.label, breaker.role, pending.nonce, pending.state, now)
+
+
+def _reading(sums: list[int]) -> Reading:
+    calls, failures, slow, corroborated, tenths, streak, streak_corroborated, age = sums
+    ripe = age >= STREAK_AGE_MS
+    return Reading(
+        calls=calls,
+        failures=failures,
+        slow=slow,
+        streak=tenths / 10 if ripe else 0.0,
+        streak_failures=streak,
+        corroborated=bool(corroborated),
+        streak_corroborated=bool(streak_corroborated),
+        slow_corroborated=True,
+    )

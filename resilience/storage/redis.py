@@ -1,0 +1,236 @@
+"""The store: every command that a fleet sends to Redis or Valkey, through the redis-py client and four scripts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from resilience.clock import SYSTEM_CLOCK
+from resilience.errors import ConfigurationError
+from resilience.settings.storage import split_address
+from resilience.storage.row import Row, read_row
+from resilience.storage.server_clock import ServerClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONNECT_SECONDS: Final = 1.0
+ANSWER_SECONDS: Final = 1.0
+"""A store that takes longer for one command is as good as away."""
+EAGER_PAUSE_SECONDS: Final = 1.0
+MEMBER_SECONDS: Final = 15.0
+"""A process that has not shown itself for so long is not counted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a script answered: its word, the row as it now stands, and a time where it gives one."""
+
+    word: str
+    row: Row | None
+    at: float = 0.0
+
+
+class RedisStore:
+    """One connection for commands and one for news, both on the loop that made them.
+
+    Args:
+        address: A ``redis://``, ``rediss://``, ``valkey://`` or ``unix://`` address; ``?prefix=`` names the keys.
+
+    Attributes:
+        clock: The server's time in ours.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._url, prefix = split_address(address)
+        # One hash tag for all keys: in a cluster they live on one node, and a script may use several of them.
+        self._base = f"{{{prefix}}}:"
+        self.channel = f"{self._base}news"
+        self._index, self._revision, self._members = (self._base + name for name in ("index", "revision", "members"))
+        self.clock = ServerClock()
+        self._monotonic = SYSTEM_CLOCK.monotonic
+        self._client: Any = None
+        self._news: Any = None
+
+    # -- life -----------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Connect, follow a cluster's redirection to the node that has our keys, and read the server's clock."""
+        await self.close()
+        self._client = self._connected({})
+        try:
+            await self._client.get(self._revision)
+        except _redis().exceptions.MovedError as moved:
+            place = {"host": moved.host, "port": moved.port}
+            await self._client.aclose()
+            self._client = self._connected(place)
+            await self._client.get(self._revision)
+        else:
+            place = {}
+        await self.time()
+        listening = self._connected(place, patient=True)
+        self._news = listening.pubsub(ignore_subscribe_messages=True)
+        await self._news.subscribe(self.channel)
+
+    def _connected(self, place: dict[str, Any], *, patient: bool = False) -> Any:
+        redis = _redis()
+        client = redis.asyncio.Redis.from_url(
+            self._url,
+            protocol=2,
+            socket_connect_timeout=CONNECT_SECONDS,
+            # News come when there are any.
+            socket_timeout=None if patient else ANSWER_SECONDS,
+            retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
+            health_check_interval=0,
+            **({} if self._url.startswith("unix") else {"socket_keepalive": True}),
+        )
+        client.connection_pool.connection_kwargs.update(place)
+        return client
+
+    async def close(self) -> None:
+        """Hang up. Errors on the way are no news: the store may be gone."""
+        client, news = self._client, self._news
+        self._client = self._news = None
+        for connection in (news, news.connection_pool if news is not None else None, client):
+            if connection is None:
+                continue
+            end = getattr(connection, "aclose", None) or connection.disconnect
+            try:
+                await end()
+            except (OSError, _redis().exceptions.RedisError):
+                continue
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    async def time(self) -> float:
+        """Ask the server for its time. Returns the seconds that the round trip took."""
+        sent = self._monotonic()
+        seconds, microseconds = await self._client.time()
+        received = self._monotonic()
+        self.clock.sample(sent, received, int(seconds) * 1000 + int(microseconds) / 1000)
+        return received - sent
+
+    async def revision(self) -> int:
+        """A number that grows with every change; smaller than before only where the store has forgotten."""
+        return int(await self._client.get(self._revision) or 0)
+
+    async def changed(self, since: int) -> list[str]:
+        """The ids of the breakers that changed after a revision."""
+        found = await self._client.zrange(self._index, f"({since}" if since else "-inf", "+inf", byscore=True)
+        return [identity.decode(errors="replace") for identity in found]
+
+    async def rows(self, ids: Sequence[str]) -> dict[str, Row | None]:
+        """Rows by id; None where there is none, or one that cannot be read."""
+        if not ids:
+            return {}
+        found = await self._client.mget([self._row_key(identity) for identity in ids])
+        return {identity: read_row(raw, self.clock) for identity, raw in zip(ids, found, strict=True)}
+
+    async def news(self, seconds: float) -> bytes | None:
+        """The next message, None if none comes within ``seconds``."""
+        message = await self._news.get_message(timeout=seconds)
+        return message["data"] if message is not None and message.get("type") == "message" else None
+
+    async def members(self) -> list[str]:
+        """The processes that have shown themselves lately."""
+        alive_since = self.clock.server_ms(self._monotonic()) - MEMBER_SECONDS * 1000
+        found = await self._client.zrange(self._members, f"({alive_since}", "+inf", byscore=True)
+        return [member.decode(errors="replace") for member in found]
+
+    # -- writing --------------------------------------------------------------------------------------------
+
+    async def show(self, member: str) -> None:
+        """Show that this process lives; also proves that the store takes writes."""
+        now = self.clock.server_ms(self._monotonic())
+        async with self._client.pipeline(transaction=False) as together:
+            together.zadd(self._members, {member: now})
+            together.zremrangebyscore(self._members, "-inf", now - 4 * MEMBER_SECONDS * 1000)
+            together.pexpire(self._members, 3_600_000)
+            await together.execute()
+
+    async def leave(self, member: str) -> None:
+        """Say that this process goes."""
+        await self._client.zrem(self._members, member)
+
+    async def move(self, identity: str, mode: str, generation: int, state: str, payload: str) -> Reply:
+        """Compare and set one transition. ``mode``: move, force (a person's word) or extend (a later end)."""
+        return await self._reply("move", identity, mode, generation, state, payload)
+
+    async def lease(
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float
+    ) -> Reply:
+        """Ask for the right to one probe. ``kind``: probe or eager."""
+        ends, pause = round(seconds * 1000), round(EAGER_PAUSE_SECONDS * 1000)
+        return await self._reply("lease", identity, kind, generation, ticket, permits, ends, pause)
+
+    async def settle(self, identity: str, generation: int, seconds: float, entries: str) -> Reply:
+        """Tell what became of leases: a JSON list of [ticket, what, source, milliseconds]."""
+        return await self._reply("settle", identity, generation, round(seconds * 1000), entries)
+
+    async def count(self, ids: Sequence[str], batches: str) -> list[list[int]]:
+        """Add window counts of several breakers. Returns the fleet's sums for each."""
+        keys = [key for identity in ids for key in (self._row_key(identity), self._count_key(identity))]
+        sent = self._monotonic()
+        server_ms, found = await self._run("count", keys, batches)
+        self.clock.sample(sent, self._monotonic(), server_ms)
+        return [list(map(int, entry)) for entry in found]
+
+    # -- the parts ------------------------------------------------------------------------------------------
+
+    def _row_key(self, identity: str) -> str:
+        return f"{self._base}row:{identity}"
+
+    def _count_key(self, identity: str) -> str:
+        return f"{self._base}count:{identity}"
+
+    async def _reply(self, name: str, identity: str, *arguments: str | float) -> Reply:
+        keys = [self._row_key(identity), self._count_key(identity), self._index, self._revision]
+        sent = self._monotonic()
+        word, server_ms, raw, *more = await self._run(name, keys, self.channel, *arguments)
+        self.clock.sample(sent, self._monotonic(), server_ms)
+        at = self.clock.local(more[0]) if more and more[0] else 0.0
+        return Reply(word.decode(), read_row(raw, self.clock), at)
+
+    async def _run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
+        source, digest = _SCRIPTS[name]
+        try:
+            return await self._client.evalsha(digest, len(keys), *keys, *arguments)
+        except _redis().exceptions.NoScriptError:
+            return await self._client.eval(source, len(keys), *keys, *arguments)
+
+
+def load_client() -> None:
+    """Import the redis client here and now.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    _redis()
+
+
+def client_errors() -> type[Exception]:
+    """What the redis client raises."""
+    errors: type[Exception] = _redis().exceptions.RedisError
+    return errors
+
+
+def _redis() -> Any:
+    try:
+        import redis.asyncio  # noqa: PLC0415 (an extra: loaded by those who share state)
+        import redis.backoff  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            "storage: the redis client is not installed; pip install 'litellm-resilience[redis]'"
+        ) from error
+    return redis
+
+
+def _script(name: str) -> tuple[str, str]:
+    here = files("resilience.storage")
+    source = "".join((here / f"{part}.lua").read_text(encoding="utf-8") for part in ("row", name))
+    return source, sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+_SCRIPTS: Final = {name: _script(name) for name in ("move", "lease", "settle", "count")}
