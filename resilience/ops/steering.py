@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import ConfigurationError
+from resilience.errors import ConfigurationError, ResilienceError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     Command = Callable[[argparse.Namespace], int]
+    Look = Callable[[], tuple[str, str]]
 
 OK: Final = 0
 DOWN: Final = 1
@@ -86,20 +87,16 @@ def serve(chosen: argparse.Namespace) -> int:
 
 
 def status(chosen: argparse.Namespace) -> int:
-    """Show where everything stands."""
-    _refuse_storage(chosen)
-    from resilience.ops.remote import Remote, RemoteError
-
-    remote = Remote(chosen.url)
+    """Show where everything stands, at a server or in a fleet's store."""
+    _one_place(chosen)
+    look = _fleet_look(chosen) if chosen.storage is not None else _server_look(chosen)
     while True:
         try:
-            document = remote.status()
-        except RemoteError as error:
+            text, tone = look()
+        except ResilienceError as error:
             if not chosen.watch:
                 raise
             text, tone = f"resilience: {error}", "bad"
-        else:
-            text, tone = _shown(document, as_json=chosen.json), document["headline"]["tone"]
         print((_CLEAR if chosen.watch and not chosen.json and sys.stdout.isatty() else "") + text, flush=True)
         if not chosen.watch:
             return DOWN if tone == "bad" else OK
@@ -143,9 +140,18 @@ COMMANDS: Final[dict[str, Command]] = {
 
 
 def _steer(chosen: argparse.Namespace, action: str, body: dict[str, str]) -> int:
-    _refuse_storage(chosen)
-    from resilience.ops.remote import Remote
+    _one_place(chosen)
     from resilience.ops.status import harmless
+
+    if chosen.storage is not None:
+        from resilience.ops.fleet import steer_fleet
+
+        one = steer_fleet(chosen.storage, action, chosen.name, kind=chosen.kind, reason=body.get("reason", ""))
+        print(
+            harmless(f"{one.kind} {one.name} is {one.state} in the fleet" + (f": {one.reason}" if one.reason else ""))
+        )
+        return OK
+    from resilience.ops.remote import Remote
 
     now = Remote(chosen.url).steer(action, chosen.name, chosen.kind, body)
     print(harmless(f"{now['role']} {now['name']} is {now['state']}" + (f": {now['reason']}" if now["reason"] else "")))
@@ -160,12 +166,31 @@ def _shown(document: dict[str, Any], *, as_json: bool) -> str:
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", help="a running server (default: RESILIENCE_URL, else http://127.0.0.1:8000)")
-    parser.add_argument("--storage", metavar="URL", help="a fleet's store: not available in this version")
+    parser.add_argument("--storage", metavar="URL", help="instead: a fleet's store, such as redis://host:6379")
 
 
-def _refuse_storage(chosen: argparse.Namespace) -> None:
-    if chosen.storage is not None:
-        raise ConfigurationError("--storage: not available in this version; ask a running server with --url")
+def _one_place(chosen: argparse.Namespace) -> None:
+    if chosen.storage is not None and chosen.url is not None:
+        raise ConfigurationError("--url and --storage exclude each other; give one place to ask")
+
+
+def _server_look(chosen: argparse.Namespace) -> Look:
+    from resilience.ops.remote import Remote
+
+    remote = Remote(chosen.url)
+
+    def look() -> tuple[str, str]:
+        document = remote.status()
+        return _shown(document, as_json=chosen.json), document["headline"]["tone"]
+
+    return look
+
+
+def _fleet_look(chosen: argparse.Namespace) -> Look:
+    from resilience.ops.fleet import as_json, read_fleet, render
+
+    # Which process serves which route is not in the store, so nothing here says that a route has nobody.
+    return lambda: ((as_json if chosen.json else render)(read_fleet(chosen.storage)), "good")
 
 
 def _port(text: str) -> int:

@@ -109,8 +109,9 @@ async def test_with_a_token_it_listens_there(tmp_path: Path) -> None:
         (["serve", "FILE", "--host", "203.0.113.1"], "admin:x", "cannot listen"),
         (["status", "--url", "ftp://x"], None, "not allowed"),
         (["status", "--url", "http://127.0.0.1:1"], None, "cannot be reached"),
-        (["status", "--storage", "redis://x"], None, "not available in this version"),
-        (["isolate", "gpt", "--storage", "redis://x"], None, "not available in this version"),
+        (["status", "--storage", "redis://127.0.0.1:1"], None, "redis"),
+        (["isolate", "gpt", "--storage", "ftp://x"], None, "--storage"),
+        (["status", "--url", "http://127.0.0.1:1", "--storage", "redis://x"], None, "exclude each other"),
         (["isolate"], None, "NAME"),
     ],
 )
