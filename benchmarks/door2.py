@@ -14,6 +14,7 @@ import litellm
 from litellm.llms.custom_llm import CustomLLM
 
 import resilience
+from benchmarks.report import Report, Table, arguments, deliver
 from resilience.middleware.callbacks import ResilienceCallback
 from resilience.testing import LoopbackProvider
 
@@ -29,14 +30,14 @@ class _Log:
     model = "openai/gpt-4o-mini"
 
 
-async def hooks(*, routed: bool) -> float:
+async def hooks(rounds: int, *, routed: bool) -> float:
     """Microseconds of the pre hook and the success hook of one call; under a Router also of its filter."""
     answer = litellm.ModelResponse(choices=[{"message": {"content": "hi"}}])
     deployments = [{"litellm_params": {"model": f"openai/gpt-4o-mini-{n}", "api_key": "sk"}} for n in range(2)]
     with resilience.MultiProviderFallback({"warm": False}, sinks=()) as runtime:
         callback = ResilienceCallback(lambda: runtime)
         best = float("inf")
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             began = perf_counter()
             for number in range(HOOKS):
                 asked = {"litellm_logging_obj": _Log(), "litellm_call_id": str(number), "model": "openai/gpt-4o-mini",
@@ -58,7 +59,7 @@ class _Plain(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes are Any to t
         return await self._ask()
 
 
-async def provider() -> tuple[float, float, float]:
+async def provider(rounds: int) -> tuple[float, float, float]:
     """Milliseconds of the engine called directly, through LiteLLM as a plain custom provider, and through ours."""
     with LoopbackProvider() as loopback:
         target = {"model": "openai/gpt-4o-mini", "api_base": loopback.openai_base, "api_key": "sk"}
@@ -77,7 +78,7 @@ async def provider() -> tuple[float, float, float]:
                 "ours": lambda: litellm.acompletion("resilience/chat", MESSAGES),
             }
             took: dict[str, list[float]] = {name: [] for name in ways}
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 for name, ask in ways.items():
                     began = perf_counter()
                     for _ in range(CALLS):
@@ -88,16 +89,35 @@ async def provider() -> tuple[float, float, float]:
     return direct_, plain, ours
 
 
-async def main() -> None:
-    bare, routed = await hooks(routed=False), await hooks(routed=True)
-    direct, plain, ours = await provider()
-    print(f"callback, bare acompletion      {bare:6.1f} us   goal 15")
-    print(f"callback, under a Router        {routed:6.1f} us   goal 25")
-    print(f"engine called directly          {direct:6.2f} ms")
-    print(f"  through a plain provider      {plain:6.2f} ms   {plain / direct:.2f} x direct")
-    print(f"  through resilience/<route>    {ours:6.2f} ms   {ours / direct:.2f} x direct")
-    print(f"dispatch, ours over plain       {(ours - direct) / (plain - direct):6.2f} x    goal 1.3")
+QUESTION = "What does door 2 cost: the callback per bare call, and the custom provider over LiteLLM's own dispatch?"
+METHOD = (
+    "The callback's hooks alone, the best of the rounds. The custom provider: medians of interleaved rounds of real "
+    "calls to a loopback provider, through the engine directly, through a plain custom provider, and through ours."
+)
+
+
+async def measure(hook_rounds: int, call_rounds: int) -> list[Table]:
+    """Both tables."""
+    callback = Table("The callback", ("call", "µs", "goal, µs"))
+    callback.add("a bare acompletion", await hooks(hook_rounds, routed=False), 15.0)
+    callback.add("under a Router", await hooks(hook_rounds, routed=True), 25.0)
+    direct, plain, ours = await provider(call_rounds)
+    dispatch = Table(
+        "The custom provider",
+        ("way", "ms", "over the engine"),
+        note=f"Our dispatch over a plain custom provider's: {(ours - direct) / (plain - direct):.2f} x, goal 1.3.",
+    )
+    for way, took in (("the engine directly", direct), ("a plain provider", plain), ("resilience/<route>", ours)):
+        dispatch.add(way, took, took / direct)
+    return [callback, dispatch]
+
+
+def main() -> None:
+    """Measure and report."""
+    options = arguments(QUESTION).parse_args()
+    rounds = (2, 2) if options.quick else (ROUNDS, ROUNDS)
+    deliver(Report("door2", QUESTION, METHOD, asyncio.run(measure(*rounds))), options)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

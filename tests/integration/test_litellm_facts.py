@@ -15,6 +15,9 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from resilience.testing import Fault
 
+# A process of its own: what other tests have left in LiteLLM's module state shows here.
+pytestmark = pytest.mark.dev_integration
+
 PRE, OK, FAILED = "pre", "success hook", "failure hook"
 LOG_OK, LOG_FAILED = "async log success", "async log failure"
 SYNC_PRE, SYNC_OK, SYNC_FAILED = "log pre", "log success", "log failure"
