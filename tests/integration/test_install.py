@@ -37,7 +37,7 @@ def clean(provider, upstream):
 def state():
     """LiteLLM's lists, each with its identity: somebody may hold on to one. One of them it makes anew itself."""
     found = {name: (id(getattr(litellm, name)), list(getattr(litellm, name))) for name in LISTS}
-    return {**found, "callback_list": list(litellm.utils.callback_list)}
+    return {**found, "callback_list": (0, list(litellm.utils.callback_list))}
 
 
 async def use(provider):
