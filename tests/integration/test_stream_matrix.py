@@ -343,9 +343,8 @@ async def test_what_a_continuation_repeats_is_left_out(
             ),
             {},
         ),
-        (Fault("refusal", text=PARTIAL, fields=(("refusal", "I"),), finish=False, terminator=False), {}),
     ],
-    ids=["a document", "several answers", "half a tool call", "half a refusal"],
+    ids=["a document", "several answers", "half a tool call"],
 )
 async def test_only_plain_text_is_continued(
     mode: str, fault: Fault, params: dict[str, Any], world: tuple[LoopbackProvider, LoopbackProvider]
