@@ -72,8 +72,8 @@ def perform(job: Job, step: Attempt) -> Reply:
                 return _opened(job, step, started)
             answer = lane.upstream.call(target, job.operation, job.params, limits)
     except Exception as error:  # noqa: BLE001 (classified here, and raised by the plan where it must be)
-        return _failed(lane, error, started), None
-    return _judged(job, answer, lane.monotonic() - started)
+        return failed(lane, error, started), None
+    return judged(job, answer, lane.monotonic() - started)
 
 
 async def aperform(job: Job, step: Attempt) -> Reply:
@@ -93,20 +93,20 @@ async def aperform(job: Job, step: Attempt) -> Reply:
     except asyncio.CancelledError:
         if not alarm.was_it():
             raise
-        return _too_late(job, step, started), None
+        return too_late(job, step, started), None
     except Exception as error:
         if alarm.was_it():
-            return _too_late(job, step, started), None
+            return too_late(job, step, started), None
         if alarm.was_cancelled():
             # Somebody below turned the caller's cancellation into an error. Going on would ignore the caller.
             raise asyncio.CancelledError from error
-        return _failed(lane, error, started), None
+        return failed(lane, error, started), None
     finally:
         if opened:
             alarm.disarm()
         else:
             alarm.close()
-    return _judged(job, answer, lane.monotonic() - started)
+    return judged(job, answer, lane.monotonic() - started)
 
 
 def _opened(job: Job, step: Attempt, started: float) -> Reply:
@@ -203,8 +203,8 @@ def _ended_empty(
     return Outcome(kind, latency_seconds=latency)
 
 
-def _judged(job: Job, answer: Any, latency: float) -> Reply:
-    """Is this an answer?"""
+def judged(job: Job, answer: Any, latency: float) -> Reply:
+    """Is this an answer? Every driver asks here, also one whose time is not the machine's."""
     kind = job.lane.upstream.judge(answer, job.operation, job.params)
     validation, validate = job.route.settings.validation, job.call.validate
     if kind is Kind.EMPTY and not validation.reject_empty:
@@ -217,12 +217,14 @@ def _judged(job: Job, answer: Any, latency: float) -> Reply:
     return (Outcome.success(latency) if kind is Kind.SUCCESS else Outcome(kind, latency_seconds=latency)), answer
 
 
-def _failed(lane: Lane, error: Exception, started: float) -> Outcome:
+def failed(lane: Lane, error: Exception, started: float) -> Outcome:
+    """What an attempt's exception comes to."""
     outcome = lane.upstream.classify(error)
     return replace(outcome, latency_seconds=lane.monotonic() - started)
 
 
-def _too_late(job: Job, step: Attempt, started: float) -> Outcome:
+def too_late(job: Job, step: Attempt, started: float) -> Outcome:
+    """What an attempt comes to that was cut off after its limit."""
     limits = step.limits
     latency = job.lane.monotonic() - started
     if job.call.stream:

@@ -6,7 +6,10 @@ import asyncio
 import threading
 from bisect import bisect_left, insort
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PACE_SECONDS: Final = 0.05
 """The queue never stands still for longer while something is eligible: so often the first in it looks."""
@@ -22,7 +25,7 @@ class Ticket:
         released: A success lets it go.
     """
 
-    __slots__ = ("_event", "_sleeper", "_woken", "key", "released")
+    __slots__ = ("_event", "_sleeper", "_told", "_woken", "key", "released")
 
     def __init__(self, key: tuple[int, int]) -> None:
         self.key = key
@@ -30,6 +33,7 @@ class Ticket:
         self._woken = False
         self._event: threading.Event | None = None
         self._sleeper: tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None = None
+        self._told: Callable[[], None] | None = None
 
     def __lt__(self, other: Ticket) -> bool:
         return self.key < other.key
@@ -38,9 +42,12 @@ class Ticket:
         """Let it look again. False if nobody can: its event loop is closed."""
         # The flag first, then the sleeper; those who sleep do it the other way round, so no wake is lost.
         self._woken = True
-        event, sleeper = self._event, self._sleeper
+        event, sleeper, told = self._event, self._sleeper, self._told
         if event is not None:
             event.set()
+        if told is not None:
+            self._told, self._woken = None, False
+            told()
         if sleeper is not None:
             try:
                 sleeper[0].call_soon_threadsafe(_finish, sleeper[1])
@@ -57,6 +64,17 @@ class Ticket:
             event.wait(seconds)
         event.clear()
         self._woken = False
+
+    def tell(self, woken: Callable[[], None]) -> None:
+        """Call ``woken`` once when woken: for a driver that has neither a thread nor an event loop to suspend.
+
+        It is called under the queue's lock, so it may only note down that the request goes on.
+        """
+        if self._woken:
+            self._woken = False
+            woken()
+        else:
+            self._told = woken
 
     async def await_(self, seconds: float) -> None:
         """Suspend this task until woken, at most ``seconds``."""

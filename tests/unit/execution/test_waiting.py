@@ -286,3 +286,16 @@ async def test_more_waiters_than_may_wait_fail_at_once_and_the_others_are_served
         await world.arun()
     world.health.restore("a")
     await asyncio.wait_for(task, 10)
+
+
+def test_a_driver_without_thread_or_loop_is_told_once_of_each_wake() -> None:
+    ticket, heard = Ticket((5, 1)), []
+    ticket.tell(lambda: heard.append("after"))
+    assert heard == []
+    ticket.wake()
+    ticket.wake()  # nobody is told of it yet: the next one hears it at once
+    assert heard == ["after"]
+    ticket.tell(lambda: heard.append("before"))
+    assert heard == ["after", "before"]
+    ticket.tell(lambda: heard.append("never"))
+    assert heard == ["after", "before"]
