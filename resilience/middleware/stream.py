@@ -41,8 +41,6 @@ class _Adapter:
         self._ended = False
         self._response = http_response(answer)
         self._watched = Watched(sifts=self._response is not None and is_event_stream(self._response))
-        if self._response is not None and not self._is_events:
-            self._piece = self._chat
         # A cached answer came whole, once.
         self._unsent = mocked or getattr(answer, "custom_llm_provider", None) == "cached_response"
         self._closed = False
@@ -71,27 +69,10 @@ class _Adapter:
             return None
         return self._price(last, usage)
 
-    def _chat(self, chunk: Any) -> Piece:
-        piece = piece_of(chunk)
-        watched = self._watched
-        if piece[1]:  # text
-            watched.unread.clear()
-        elif watched.unread and chunk.choices and (said := watched.refusal()):
-            return self._refused(piece, said)
-        return piece
-
     def _event(self, event: Any) -> Piece:
-        self._watched.unread.clear()
         if kind_of(event) in _ENDS:
             self._ended = True
         return event_piece(event)
-
-    @staticmethod
-    def _refused(piece: Piece, said: str) -> Piece:
-        """Put a refusal where LiteLLM puts it in whole answers: of a stream's it makes nothing."""
-        delta = piece.chunk.choices[0].delta
-        delta.provider_specific_fields = {**(delta.provider_specific_fields or {}), "refusal": said}
-        return piece._replace(has_content=True, is_plain=False)
 
     def _note(self, error: BaseException) -> None:
         said = self._watched.error.decode("utf-8", "replace") or None

@@ -1,10 +1,9 @@
-"""The wire of a stream: its last bytes, its last error event, and one event that no parser can read, left out."""
+"""The wire of a stream: its last bytes, its last error, one broken event left out, and refusals that LiteLLM drops."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -20,7 +19,11 @@ _TAIL: Final = 128
 _LONGEST_EVENT: Final = 4096
 _ENDING: Final = 7  # such as `l}]}` and the empty line
 _SKIPS: Final = 1  # one broken event is an accident; with two of them the stream is not to be trusted
-_REFUSAL: Final = re.compile(rb'"refusal":\s*("(?:[^"\\]|\\.)+")')
+# A key of a chat chunk; within a text its quotes would be escaped. A refusal of null is none.
+_REFUSAL: Final = b'"refusal"'
+_REFUSED: Final = re.compile(rb'"refusal"\s*:\s*("(?:[^"\\]|\\.)+")')
+# LiteLLM drops a chunk with nothing but a refusal. Here it puts that of a whole answer, and a chunk with it passes.
+_PASSING: Final = rb'\g<0>,"provider_specific_fields":{"refusal":\1}'
 # Where LiteLLM's wrappers keep what they read from, on the way down to the HTTP response.
 _WAY_DOWN: Final = (
     "completion_stream",
@@ -59,9 +62,7 @@ class Watched:
     Args:
         sifts: Whether the bytes are server-sent events. Then a JSON event that cannot be parsed is left out, once;
             LiteLLM and the SDKs would give up on it. Whether what is left is whole, the end of the stream tells.
-
-    Attributes:
-        unread: The bytes since a text was last given to the reader, at most the last 256 events.
+            And what a model says to refuse is written where LiteLLM lets it pass, each piece in its place.
     """
 
     def __init__(self, *, sifts: bool = False) -> None:
@@ -69,16 +70,15 @@ class Watched:
         self._rest = b""
         self._doubtful = b""
         self._ending = b""
-        self._skips = _SKIPS if sifts else 0
+        self._sifts = sifts
+        self._skips = _SKIPS
         self._is_json = False
-        self.unread: deque[bytes] = deque(maxlen=256)
 
     def see(self, data: bytes) -> bytes:
         """Look at the next bytes. Returns those that are to be read now: of events, whole lines."""
         length = len(data)
         self._tail = data if length >= _TAIL else (self._tail + data)[-_TAIL:]
-        self.unread.append(data)
-        if not self._skips:
+        if not self._sifts:
             return data
         # One event, as most come, that ends as one that was parsed: to parse each would cost as much as all the rest.
         if (
@@ -87,6 +87,7 @@ class Watched:
             and data.find(b"\n") == length - 2
             and not self._rest
             and not self._doubtful
+            and _REFUSAL not in data
         ):
             return data
         return self._sifted(data)
@@ -100,12 +101,6 @@ class Watched:
             return b""
         start = data.rfind(b"\n", 0, at) + 1
         return data[start : start + _LONGEST_EVENT].partition(b"\n")[0]
-
-    def refusal(self) -> str:
-        """What a model said to refuse, of the unread bytes: LiteLLM drops these chunks of chat streams."""
-        said = b"".join(self.unread)
-        self.unread.clear()
-        return "".join(json.loads(one) for one in _REFUSAL.findall(said)) if b'"refusal"' in said else ""
 
     def rest(self) -> bytes:
         """At the end of the wire: what is left of a line that was not ended."""
@@ -135,11 +130,7 @@ class Watched:
             if self._skips and not self._is_good(line):
                 self._doubtful = line
                 continue
-            kept.append(line)
-        if not self._skips:
-            kept.append(self._rest)
-            self._rest = b""
-            return b"\n".join(kept)
+            kept.append(_REFUSED.sub(_PASSING, line) if _REFUSAL in line and b'"choices"' in line else line)
         if len(kept) == 2 and self._is_json and data[-2:] == b"\n\n":
             self._ending = data[-_ENDING:]
         return b"\n".join(kept) + b"\n" if kept else b""

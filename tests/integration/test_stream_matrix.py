@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,19 +148,26 @@ class Read:
     text: str = ""
     error: BaseException | None = None
     others: str = ""
+    chunks: list[str] = field(default_factory=list)
 
     @property
     def kinds(self) -> list[tuple[str, Kind]]:
         return [(attempt.target, attempt.kind) for attempt in resilience.attempts(self.stream)]
 
     def take(self, chunk: Any) -> None:
-        if hasattr(chunk, "choices"):
-            delta = chunk.choices[0].delta if chunk.choices else None
-            self.text += getattr(delta, "content", None) or ""
-            self.others += getattr(delta, "reasoning_content", None) or ""
-            self.others += (getattr(delta, "provider_specific_fields", None) or {}).get("refusal") or ""
-        elif chunk.type == "response.output_text.delta":
-            self.text += chunk.delta
+        text, others = said(chunk)
+        self.text += text
+        self.others += others
+        self.chunks.append(text + others)
+
+
+def said(chunk: Any) -> tuple[str, str]:
+    """A chunk's text, and its thoughts and refusals."""
+    if not hasattr(chunk, "choices"):
+        return (chunk.delta if chunk.type == "response.output_text.delta" else ""), ""
+    delta = chunk.choices[0].delta if chunk.choices else None
+    refusal = (getattr(delta, "provider_specific_fields", None) or {}).get("refusal") or ""
+    return getattr(delta, "content", None) or "", (getattr(delta, "reasoning_content", None) or "") + refusal
 
 
 async def read(fb: resilience.MultiProviderFallback, mode: str, door: str = "completion", **params: Any) -> Read:
@@ -343,8 +350,9 @@ async def test_what_a_continuation_repeats_is_left_out(
             ),
             {},
         ),
+        (Fault("refusal", text=PARTIAL, fields=(("refusal", "I"),), finish=False, terminator=False), {}),
     ],
-    ids=["a document", "several answers", "half a tool call"],
+    ids=["a document", "several answers", "half a tool call", "half a refusal"],
 )
 async def test_only_plain_text_is_continued(
     mode: str, fault: Fault, params: dict[str, Any], world: tuple[LoopbackProvider, LoopbackProvider]
@@ -398,8 +406,21 @@ async def test_a_stream_of_a_refusal_or_of_thoughts_alone_is_an_answer(
     first.set(Fault.answer("", fields={carrier: "because"}))
     with resilience.MultiProviderFallback(settings(first, second), sinks=()) as fb:
         seen = await read(fb, mode)
-        assert "because" in seen.others
+        assert seen.others == "because"
         assert (seen.error, seen.kinds, second.count()) == (None, [("first", Kind.SUCCESS)], 0)
+
+
+@MODES
+async def test_a_refusal_comes_piece_by_piece_in_its_place(
+    mode: str, world: tuple[LoopbackProvider, LoopbackProvider]
+) -> None:
+    first, second = world
+    pieces = ["I ", "can't ", 'do "that"']
+    first.set(Fault("refusal", text="Well:", fields=tuple(("refusal", piece) for piece in pieces)))
+    with resilience.MultiProviderFallback(settings(first, second), sinks=()) as fb:
+        seen = await read(fb, mode)
+        assert (seen.error, seen.kinds) == (None, [("first", Kind.SUCCESS)])
+        assert [chunk for chunk in seen.chunks if chunk] == ["Well:", *pieces]
 
 
 @MODES

@@ -67,9 +67,32 @@ def test_the_end_and_the_last_error_are_remembered() -> None:
     assert watched.terminated
 
 
-def test_a_refusal_is_collected_from_what_the_reader_has_not_seen() -> None:
-    watched = Watched(sifts=True)
-    for said in ("I can't", ' "do" that', None):
-        watched.see(b'data: {"delta": {"refusal": ' + json.dumps(said).encode() + b"}}\n\n")
-    assert watched.refusal() == 'I can\'t "do" that'
-    assert watched.refusal() == ""
+REFUSED = b'data: {"choices":[{"delta":{"refusal":"I can\'t \\"do\\" that"}}]}\n\n'
+
+
+@given(data=st.data())
+def test_what_a_model_says_to_refuse_is_written_where_litellm_lets_it_pass(data: st.DataObject) -> None:
+    stream = GOOD + GOOD + REFUSED + GOOD
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    parts = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    events = [json.loads(event[6:])["choices"][0]["delta"] for event in through(*parts).split(b"\n\n")[:-1]]
+    said = 'I can\'t "do" that'
+    refused = {"refusal": said, "provider_specific_fields": {"refusal": said}}
+    assert events == [{"content": "a {b}"}, {"content": "a {b}"}, refused, {"content": "a {b}"}]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        REFUSED.replace(b'"I can\'t \\"do\\" that"', b"null"),
+        REFUSED.replace(b'"I can\'t \\"do\\" that"', b'""'),
+        b'data: {"choices":[{"delta":{"content":"\\"refusal\\": \\"no\\""}}]}\n\n',  # a text about one
+        b'data: {"type":"response.refusal.done","refusal":"no"}\n\n',  # LiteLLM passes the events of responses on
+    ],
+)
+def test_whatever_is_no_piece_of_a_refusal_is_left_as_it_is(stream: bytes) -> None:
+    assert through(GOOD, stream, GOOD) == GOOD + stream + GOOD
+
+
+def test_a_refusal_passes_after_a_broken_event_too() -> None:
+    assert b"provider_specific_fields" in through(GOOD, BAD, GOOD, REFUSED[:30], REFUSED[30:])
