@@ -16,9 +16,9 @@ from resilience.breaker.states import CircuitState
 from resilience.breaker.steering import SteeredCircuit
 from resilience.breaker.stock import StockRules
 from resilience.breaker.tuning import refuse_both
-from resilience.breaker.window import CallWindow
+from resilience.breaker.window import CallWindow, Doorway
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import CircuitOpenError, RejectedError
+from resilience.errors import CircuitOpenError, RejectedError, new_error
 from resilience.events import EventHub, PermitRefused
 from resilience.fork import renew_in_children
 from resilience.outcome import VERDICTS, Effect, Kind, Outcome
@@ -37,7 +37,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound="Callable[..., Any]")
 
 # Never closed, so that guards that read it take the path with all the questions.
-_COLD: Final = CallWindow()
+_COLD: Final = Doorway()
 
 
 class CircuitBreaker(SteeredCircuit):
@@ -95,7 +95,8 @@ class CircuitBreaker(SteeredCircuit):
         refuse_both(policy, fail_max=fail_max, reset_timeout=reset_timeout, success_threshold=success_threshold)
         # Before pybreaker's own constructor, which creates the first state and asks these fields.
         self.window = CallWindow()
-        self.hot = _COLD if marks_context else self.window
+        self.doorway = Doorway()
+        self.hot = _COLD if marks_context else self.doorway
         self.marks_context = marks_context
         self.clock = clock
         self.monotonic = clock.monotonic
@@ -143,10 +144,10 @@ class CircuitBreaker(SteeredCircuit):
             CircuitOpenError: The circuit is open, or half-open with all its probes in flight.
             CircuitIsolatedError: A person opened it.
         """
-        era = self.window.era
+        era = self.doorway.era
         if era is not None:
             return Permit(self, era, 0.0, source)
-        opening, rules, now = self.window.opening, self._rules, self.monotonic()
+        opening, rules, now = self.doorway.opening, self._rules, self.monotonic()
         if opening is not None and (left := opening.until - now) > 0:
             raise self.refused(opening, left)
         try:
@@ -169,7 +170,7 @@ class CircuitBreaker(SteeredCircuit):
         Takes no lock: a dead provider must cost its callers nothing.
         """
         self.rejected += 1
-        error = _NEW_ERROR(CircuitOpenError, opening, opening.label, self.provider, seconds_left, opening.kind)
+        error = new_error(CircuitOpenError, opening, opening.label, self.provider, seconds_left, opening.kind)
         hub = self.hub
         if hub is not None and hub.sinks:
             hub.publish(PermitRefused(opening.label, self.provider, str(error), seconds_left))
@@ -208,8 +209,7 @@ class CircuitBreaker(SteeredCircuit):
         except BaseException as error:
             self.raised(Permit(self, era), error)
             raise
-        if hot.era is era:
-            hot.calls += 1
+        era.calls += 1
         return result
 
     def call_async(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
@@ -317,7 +317,7 @@ class CircuitBreaker(SteeredCircuit):
                 if self._rules is None:
                     self._stock.record_locked(permit, effect, outcome.error)
                 else:
-                    if self._listeners and permit.era is self._state:
+                    if self._listeners and permit.era is self.window:
                         self._tell_outcome_locked(effect, outcome.error)
                     opened = self._rules.record_locked(permit, effect, outcome, self.monotonic())
         except Exception as trip:
@@ -388,6 +388,3 @@ def _hub_of(sink: Sink) -> EventHub:
     hub = EventHub()
     hub.subscribe(sink)
     return hub
-
-
-_NEW_ERROR: Final[Callable[..., CircuitOpenError]] = CircuitOpenError.__new__

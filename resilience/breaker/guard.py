@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from resilience.breaker.held import Holding, is_held
 from resilience.breaker.permit import Permit
-from resilience.errors import RejectedError
+from resilience.errors import CircuitOpenError, RejectedError, new_error
 from resilience.outcome import Effect, Kind, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 
     from resilience.breaker.circuit import CircuitBreaker
+    from resilience.breaker.window import CallWindow
 
 # The caller went away: that says nothing about what was called.
 _LEFT: Final = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
@@ -35,7 +36,7 @@ def guard(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callable[..., An
 
 
 def _guard_coroutine(breaker: CircuitBreaker, func: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-    hot, monotonic = breaker.hot, breaker.monotonic
+    hot, monotonic, hub, provider = breaker.hot, breaker.monotonic, breaker.hub, breaker.provider
 
     # The order of the statements is the measured one: see benchmarks/overhead.py.
     @functools.wraps(func)
@@ -44,40 +45,48 @@ def _guard_coroutine(breaker: CircuitBreaker, func: Callable[..., Awaitable[Any]
         if era is None:
             opening = hot.opening
             if opening is not None and (left := opening.until - monotonic()) > 0:
-                raise breaker.refused(opening, left)
+                if hub is not None and hub.sinks:
+                    raise breaker.refused(opening, left)
+                breaker.rejected += 1
+                raise new_error(CircuitOpenError, opening, opening.label, provider, left, opening.kind)
             return await acall(breaker, func, args, kwargs)
         try:
             result = await func(*args, **kwargs)
         except BaseException as error:
             breaker.raised(Permit(breaker, era), error)
             raise
-        if hot.era is era:
-            hot.calls += 1
+        era.calls += 1
         return result
 
     return guarded
 
 
 def _guard_function(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callable[..., Any]:
-    hot, monotonic = breaker.hot, breaker.monotonic
+    hot, monotonic, hub, provider = breaker.hot, breaker.monotonic, breaker.hub, breaker.provider
+    finished: type | None = None  # what it returned last and what is no unfinished work: mostly the same type again
 
     @functools.wraps(func)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        nonlocal finished
         era = hot.era
         if era is None:
             opening = hot.opening
             if opening is not None and (left := opening.until - monotonic()) > 0:
-                raise breaker.refused(opening, left)
+                if hub is not None and hub.sinks:
+                    raise breaker.refused(opening, left)
+                breaker.rejected += 1
+                raise new_error(CircuitOpenError, opening, opening.label, provider, left, opening.kind)
             return call(breaker, func, args, kwargs)
         try:
             result = func(*args, **kwargs)
         except BaseException as error:
             breaker.raised(Permit(breaker, era), error)
             raise
-        if type(result) in _UNFINISHED:
-            return _finish(breaker, Permit(breaker, era), result)
-        if hot.era is era:
-            hot.calls += 1
+        if type(result) is not finished:
+            if type(result) in _UNFINISHED:
+                return _finish(breaker, Permit(breaker, era), result)
+            finished = type(result)
+        era.calls += 1
         return result
 
     return guarded
@@ -209,7 +218,7 @@ async def _adrive(breaker: CircuitBreaker, permit: Permit, inner: AsyncGenerator
 
 def call_closed(
     breaker: CircuitBreaker,
-    era: object,
+    era: CallWindow,
     func: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -222,9 +231,7 @@ def call_closed(
         raise
     if type(result) in _UNFINISHED:
         return _finish(breaker, Permit(breaker, era), result)
-    hot = breaker.hot
-    if hot.era is era:
-        hot.calls += 1
+    era.calls += 1
     return result
 
 

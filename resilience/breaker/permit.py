@@ -61,9 +61,9 @@ class Permit:
         breaker, self._breaker = self._breaker, None
         if breaker is None:
             return
-        hot = breaker.window
-        if hot.era is self.era:
-            hot.calls += 1
+        era = breaker.doorway.era
+        if era is not None and era is self.era:
+            era.calls += 1
             return
         latency = breaker.monotonic() - self.started if latency_seconds is None else latency_seconds
         breaker.record(self, Effect.SUCCESS, Outcome(Kind.SUCCESS, latency_seconds=latency))

@@ -64,7 +64,7 @@ class PolicyRules:
         if isinstance(state, Open) and now >= state.until and chance.of_lease(self, now) is None:
             state = self.half_open_locked(state, now)
         if isinstance(state, Closed):
-            return Permit(self.breaker, self.breaker.era, now, source)
+            return Permit(self.breaker, self.breaker.window, now, source)
         if isinstance(state, HalfOpen):
             self._expire_locked(state, now)
             if self.is_eligible(now, source):
@@ -77,7 +77,7 @@ class PolicyRules:
         due = self.next_eager(now)
         if due is None or due > now or not isinstance(state, Open):
             return None
-        permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds, eager=True)
+        permit = ProbePermit(self.breaker, self.breaker.window, now, source, timeout_seconds, eager=True)
         state.eager, state.eager_at = permit.ticket, now
         if self.breaker.seat is not None:
             self.breaker.seat.take_probe_locked(permit, now)
@@ -109,7 +109,7 @@ class PolicyRules:
             Whether it opened the circuit.
         """
         # Late results are common: a 60 s completion outlives a 10 s open time. They decide nothing.
-        if permit.era is not self.breaker.era:
+        if permit.era is not self.breaker.window:
             return False
         if effect in _AGAINST:
             self.last_kind = outcome.kind
@@ -207,7 +207,7 @@ class PolicyRules:
             Whether that opened the circuit again.
         """
         state = self.state
-        if permit.era is not self.breaker.era or permit.earned:
+        if permit.era is not self.breaker.window or permit.earned:
             return False
         if isinstance(state, HalfOpen) and permit.ticket in state.probes:
             if self._too_slow(permit, latency_seconds):
@@ -369,7 +369,7 @@ class PolicyRules:
     def _probe_locked(
         self, state: HalfOpen, now: float, source: str | None, timeout_seconds: float | None
     ) -> ProbePermit:
-        permit = ProbePermit(self.breaker, self.breaker.era, now, source, timeout_seconds)
+        permit = ProbePermit(self.breaker, self.breaker.window, now, source, timeout_seconds)
         state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
         if self.breaker.seat is not None:
             self.breaker.seat.take_probe_locked(permit, now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from resilience.breaker.states import TRANSITIONS, CircuitIsolatedState, CircuitState, Isolated, Open
 from resilience.breaker.tuning import TunedCircuit
-from resilience.breaker.window import CallWindow, Reading
+from resilience.breaker.window import CallWindow, Doorway, Reading
 from resilience.outcome import Effect
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class SteeredCircuit(TunedCircuit):
     """The half of `CircuitBreaker` that makes no calls: reading it, moving it by hand, entering a new era.
 
     Attributes:
-        window: The last calls of this era.
+        doorway: What calls read on their way in.
+        window: The last calls of this era, and its token: a permit that carries another one decides nothing.
         clock: Where time comes from.
         generation: Number of the present era.
         since: Monotonic time of its beginning.
@@ -43,6 +44,7 @@ class SteeredCircuit(TunedCircuit):
         seat: Its place in a fleet, None where it shares nothing.
     """
 
+    doorway: Doorway
     window: CallWindow
     clock: Clock
     monotonic: Callable[[], float]
@@ -101,11 +103,6 @@ class SteeredCircuit(TunedCircuit):
                 self.since = self.monotonic()
                 self._stock.entered_locked(name, self.since, here=self._opening_here)
         self.drain()
-
-    @property
-    def era(self) -> object:
-        """The token of the present era. A permit that carries another one decides nothing."""
-        return self._state
 
     @property
     def storage(self) -> pybreaker.CircuitBreakerStorage:
@@ -201,7 +198,7 @@ class SteeredCircuit(TunedCircuit):
 
     def is_eligible(self, source: str | None = None) -> bool:
         """Whether ``source`` would get a permit now; nothing is changed or counted."""
-        if self.window.era is not None:
+        if self.doorway.era is not None:
             return True
         return (chance := self.next_chance(source)) is not None and chance <= self.monotonic()
 
@@ -227,7 +224,7 @@ class SteeredCircuit(TunedCircuit):
 
     def enter_locked(self, name: CircuitState) -> None:
         """Begin a new era: a fresh state object, an empty window, listeners told when all of it is done."""
-        self.window.era = self.window.opening = None
+        self.doorway.era = self.doorway.opening = None
         # An isolation is this process's own: a shared storage must not hold a state that pybreaker does not know.
         if not self._following and name is not CircuitState.ISOLATED:
             if name is CircuitState.OPEN:
@@ -236,7 +233,7 @@ class SteeredCircuit(TunedCircuit):
         before, self._state = self._state, self._create_new_state(name.value)
         self.generation += 1
         self.since = self.monotonic()
-        self.window.clear()
+        self.window = CallWindow()
         self._refresh_hot_locked()
         self.tell_listeners_locked(lambda listener: listener.state_change(self, before, self._state))
 
@@ -279,12 +276,12 @@ class SteeredCircuit(TunedCircuit):
             and not self._listeners
             and not self._foreign_storage
         )
-        self.window.era = self._state if plain else None
-        self.window.opening = None
+        self.doorway.era = self.window if plain else None
+        self.doorway.opening = None
         if rules is None or rules.policy.shadow or self._foreign_storage:
             return
         if isinstance(rules.state, Open):
-            self.window.opening = rules.state
+            self.doorway.opening = rules.state
 
     def _force_locked(self, name: str) -> None:
         rules, now = cast("PolicyRules", self._rules), self.monotonic()

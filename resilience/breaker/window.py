@@ -44,14 +44,28 @@ class Reading:
         return self.failures / self.calls if self.calls else None
 
 
+class Doorway:
+    """What a call reads on its way in, without a lock. One for each breaker.
+
+    Attributes:
+        era: The window of the present era while the circuit is closed and nothing but counting is asked for, None
+            otherwise. Whoever finds it may go, and says of a success ``era.calls += 1``.
+        opening: The opening of a circuit that is plainly open, None otherwise: whoever finds it may not.
+    """
+
+    __slots__ = ("era", "opening")
+
+    def __init__(self) -> None:
+        self.era: CallWindow | None = None
+        self.opening: Open | None = None
+
+
 class CallWindow:
     """A call counter, and the positions and times of the failures and slow calls in it.
 
-    Also the one object that the hot path reads. ``era`` is the token of the present era while the circuit is
-    closed and nothing but counting is asked for, and None otherwise: one identity check answers both "may I go"
-    and "is this success stale", and a success is ``calls += 1``. Under the GIL that statement is not interrupted;
-    where it were, the window would be one position short. ``opening`` is the other answer that needs no lock: the
-    opening of a circuit that is plainly open, None otherwise.
+    Each era of a breaker has one of its own, and it is the token of that era: an outcome that comes late is counted
+    where nobody looks any more. So a success needs no question, and costs one ``calls += 1``. Under the GIL that
+    statement is not interrupted; where it were, the window would be one position short.
     """
 
     __slots__ = (
@@ -59,21 +73,13 @@ class CallWindow:
         "_last_position",
         "_streak_sources",
         "calls",
-        "era",
         "failures",
-        "opening",
         "slow",
         "streak",
         "streak_failures",
     )
 
     def __init__(self) -> None:
-        self.era: object | None = None
-        self.opening: Open | None = None
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything that was counted."""
         self.calls = 0
         # Made with the first failure: most breakers of ten thousand never see one.
         self.failures: deque[tuple[int, float, str | None]] | None = None

@@ -174,9 +174,9 @@ def _record(breaker: CircuitBreaker, permit: Permit, effect: Effect, outcome: Ou
         return False
     permit.detach()
     if effect is _SUCCESS:
-        window = breaker.window
-        if window.era is permit.era:
-            window.calls += 1
+        era = breaker.doorway.era
+        if era is not None and era is permit.era:
+            era.calls += 1
             return False
     opened = breaker.record(permit, effect, outcome, draining=False)
     if not opened:

@@ -32,8 +32,8 @@ class Counting:
             again: Whether to ask for the sum although nothing was counted here.
         """
         breaker, policy = rules.breaker, rules.policy
-        if self._era is not breaker.era:
-            self._era, self._told = breaker.era, 0
+        if self._era is not breaker.window:
+            self._era, self._told = breaker.window, 0
         window = breaker.window
         calls = window.calls - self._told
         if not isinstance(rules.state, Closed) or (calls <= 0 and not again):

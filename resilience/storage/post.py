@@ -127,7 +127,7 @@ class Post:
             with seat.breaker.lock:
                 batch = seat.batch_locked(now)
             if batch is not None:
-                told.append((seat, batch, seat.breaker.era))
+                told.append((seat, batch, seat.breaker.window))
         if not told:
             return
         found = await self._store.count([seat.identity for seat, _, _ in told], json.dumps([b for _, b, _ in told]))
@@ -137,7 +137,7 @@ class Post:
                 continue
             with seat.breaker.lock:
                 here = self._monotonic()
-                tripped = seat.breaker.era is era and seat.rules.trip_by_fleet_locked(reading, here)
+                tripped = seat.breaker.window is era and seat.rules.trip_by_fleet_locked(reading, here)
                 if batch["f"] and not tripped:
                     seat.recheck_at = here + STREAK_AGE_MS / 1000
             seat.breaker.drain()

@@ -103,11 +103,11 @@ class Seat:
         self.identity = identity
         self.generation = 0
         self.alone = False
-        self._known_era: object = breaker.era
+        self._known_era: object = breaker.window
         self._known_state = CircuitState.CLOSED
         self._dirty = self._by_hand = self._adopting = False
         self._pending: Pending | None = None
-        self._counting = Counting(breaker.era)
+        self._counting = Counting(breaker.window)
         self.recheck_at = inf
         self._wanted_at, self._wanted_every = -inf, 0.0
         self._ask_again_at = {"probe": -inf, "eager": -inf}
@@ -145,7 +145,7 @@ class Seat:
             return
         self._dirty = True
         self._by_hand = self._by_hand or by_hand
-        if self.breaker.era is not self._known_era:
+        if self.breaker.window is not self._known_era:
             self._forget_leases()
         self._office.wake()
 
@@ -234,7 +234,7 @@ class Seat:
             if not self._by_hand:
                 self._adopt_locked(row, now)
         elif row.generation == self.generation:
-            if self.breaker.era is self._known_era:
+            if self.breaker.window is self._known_era:
                 self._merge_locked(row, now)
             elif whole:
                 self._dirty = True
@@ -255,7 +255,7 @@ class Seat:
         """The breaker's own state, to be told; None if there is nothing to tell."""
         if not self._dirty or self.alone:
             return None
-        state, era = describe_locked(self.rules), self.breaker.era
+        state, era = describe_locked(self.rules), self.breaker.window
         same = era is self._known_era
         self._dirty = False
         if same and state.state is not CircuitState.OPEN and not self._by_hand:
@@ -285,7 +285,7 @@ class Seat:
         """The store gave a lease."""
         if row.generation > self.generation and not self._by_hand and not self._dirty:
             self._adopt_locked(row, now)
-        if row.generation != self.generation or self.breaker.era is not self._known_era:
+        if row.generation != self.generation or self.breaker.window is not self._known_era:
             return  # it moved meanwhile; the lease belongs to an era that is over
         if kind == "eager":
             self.eager = Lease(ticket, now + EAGER_HOLD_SECONDS, ends)
@@ -342,7 +342,7 @@ class Seat:
 
     def _adopt_locked(self, row: Row, now: float) -> None:
         local, state = self.rules.state, row.state
-        unknown = self.breaker.era is not self._known_era
+        unknown = self.breaker.window is not self._known_era
         together = isinstance(local, Open) and state.state is CircuitState.OPEN and unknown
         self._adopting = True
         try:
@@ -352,7 +352,7 @@ class Seat:
                 adopt_locked(self.rules, state, now)
         finally:
             self._adopting = False
-        self.generation, self._known_era, self._known_state = row.generation, self.breaker.era, state.state
+        self.generation, self._known_era, self._known_state = row.generation, self.breaker.window, state.state
         self._dirty = self._by_hand = False
         self._forget_leases()
 
@@ -369,7 +369,7 @@ class Seat:
         if pending.mode == "extend":
             return
         self._known_era, self._known_state = pending.era, pending.state.state
-        if self.breaker.era is pending.era:
+        if self.breaker.window is pending.era:
             self._by_hand = False
         self._pending = None
 
