@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 
 # LiteLLM fetches its price map from the network when it is imported; tests stay on 127.0.0.1.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 from typing import TYPE_CHECKING, Any
 
+import litellm_state
 import pytest
 import pytest_asyncio
 
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from resilience.upstream import Target
+
+
+@pytest.fixture(autouse=True)
+def litellms_own() -> Iterator[None]:
+    """LiteLLM's module state as it was: what a test, or a Router of its, writes there is not the next one's."""
+    if "litellm" not in sys.modules:
+        yield
+        return
+    before = litellm_state.containers()
+    yield
+    litellm_state.put_back(before)
 
 
 @pytest.fixture(scope="session")

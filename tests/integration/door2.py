@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import litellm
@@ -71,13 +72,19 @@ async def background() -> None:
 
 
 class Ear(CustomLogger):
-    """Hears what any user's callback hears: (what, model, total tokens, cost)."""
+    """Hears what any user's callback hears: (what, model, total tokens, cost).
+
+    LiteLLM tells of a call some time after it: those of an earlier test are not heard.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[tuple[str, str, int, float]] = []
+        self.began = datetime.now()  # noqa: DTZ005 (as LiteLLM notes its times)
 
     def log_success_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        if kwargs["start_time"] < self.began:
+            return
         usage = getattr(response_obj, "usage", None)
         cost = kwargs.get("response_cost") or 0.0
         self.heard.append(("success", kwargs["model"], usage.total_tokens if usage else 0, cost))
@@ -86,6 +93,8 @@ class Ear(CustomLogger):
         self.log_success_event(kwargs, response_obj, start_time, end_time)
 
     def log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        if kwargs["start_time"] < self.began:
+            return
         self.heard.append(("failure", kwargs["model"], 0, 0.0))
 
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:

@@ -10,9 +10,6 @@ from door2 import Ear, background, settings, target
 import resilience
 from resilience.testing import Fault
 
-# A process of its own: what other tests have left in LiteLLM's module state shows here.
-pytestmark = pytest.mark.dev_integration
-
 EMBEDDING = "openai/text-embedding-3-small"
 
 
