@@ -29,7 +29,9 @@ def register(settings: Settings) -> tuple[str, ...]:
         if info is not None and f"{PROVIDER}/{name}" not in litellm.model_cost:
             made[f"{PROVIDER}/{name}"] = {**info, "litellm_provider": PROVIDER}
     if made:
-        litellm.register_model(made, persist_across_reloads=False)
+        # Into the map itself: `litellm.register_model` notes it in further places, out of which nothing takes it.
+        litellm.model_cost.update(made)
+        _forget_lookups()
     return tuple(made)
 
 
@@ -37,8 +39,14 @@ def forget(names: Iterable[str]) -> None:
     """Take them out again."""
     gone = [name for name in names if litellm.model_cost.pop(name, None) is not None]
     if gone:
-        litellm.register_model({})  # the public way to its caches goes through a registration
-        litellm.get_model_info.cache_clear()
+        _forget_lookups()
+
+
+def _forget_lookups() -> None:
+    """LiteLLM remembers what it has looked up; a map that has changed must be read again."""
+    invalidate = getattr(litellm.utils, "_invalidate_model_cost_lowercase_map", None)
+    if invalidate is not None:
+        invalidate()
 
 
 def common(infos: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:

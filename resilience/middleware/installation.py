@@ -55,6 +55,7 @@ class _Installation:
         models: What we wrote into its model map.
         wrapped: Functions that stand behind ours.
         rotating: Routers whose sync rotation asks us.
+        advising: Whether LiteLLM printed advice at errors before a runtime of ours turned it off.
     """
 
     runtime: MultiProviderFallback
@@ -66,6 +67,7 @@ class _Installation:
     models: tuple[str, ...]
     wrapped: list[Any]
     rotating: list[Any]
+    advising: bool
 
 
 def install(
@@ -104,6 +106,7 @@ def install(
     Raises:
         ConfigurationError: The settings are wrong; what was installed before stays.
     """
+    advising = not litellm.suppress_debug_info or any(installed.advising for installed in _INSTALLED)
     if config is None:
         runtime, owned, source = default(), False, default
     else:
@@ -114,6 +117,7 @@ def install(
     entry = {"provider": PROVIDER, "custom_handler": ResilienceProvider(source)}
     with _LOCK:
         _take_out()
+        litellm.suppress_debug_info = True  # the runtime's wish; one that was replaced has just taken its own back
         displaced = [item for item in litellm.custom_provider_map if item["provider"] == PROVIDER]
         names = tuple(name for name in _NAMES if PROVIDER not in getattr(litellm, name))
         for item in displaced:
@@ -123,7 +127,7 @@ def install(
         # Last: a guardrail that stands before it and says no has then taken no permit.
         litellm.callbacks.append(callback)
         models = register(runtime.settings)
-        _INSTALLED.append(_Installation(runtime, owned, callback, entry, displaced, names, models, [], []))
+        _INSTALLED.append(_Installation(runtime, owned, callback, entry, displaced, names, models, [], [], advising))
         if wrap_sync:
             _INSTALLED[-1].wrapped.extend(wrap(callback))
         _INSTALLED[-1].rotating.extend(router for router in routers if rotate(router, callback))
@@ -156,6 +160,7 @@ def _take_out() -> None:
             stop_rotating(router)
         if installed.owned:
             installed.runtime.close()
+            litellm.suppress_debug_info = not installed.advising
     _INSTALLED.clear()
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resilience.testing import LoopbackProvider
 
 GPT, CLAUDE = "openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"
+EMBEDDING = "openai/text-embedding-3-small"
 MODES = ["sync", "async", "stream", "astream"]
 
 

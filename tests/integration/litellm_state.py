@@ -7,9 +7,9 @@ import sys
 from typing import Any, Final
 
 _MODULES: Final = ("litellm", "litellm.main", "litellm.utils")
-# What LiteLLM keeps for itself about calls that were made, by whomever.
+# What LiteLLM keeps for itself: a cache of its model map's keys, and how often the map has changed.
 _ITS_OWN: Final = frozenset(
-    {"litellm.utils.local_cache", "litellm.utils.last_fetched_at", "litellm.utils.last_fetched_at_keys"}
+    {"litellm.utils._model_cost_lowercase_map", "litellm.utils._model_cost_mutation_generation"}
 )
 
 
