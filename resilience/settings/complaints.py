@@ -161,18 +161,19 @@ def in_sentences(error: ValidationError, nullable: Iterable[str]) -> list[InitEr
     return told
 
 
-def told(error: ValidationError, source: str | None = None) -> str:
+def told(error: ValidationError, source: str | None = None, what: str = "the settings") -> str:
     """The message of a ConfigurationError: every error of a validation, each with its path.
 
     Args:
         error: What is wrong.
         source: The file it stands in.
+        what: What is called so where it stands in no file.
     """
     lines = [
         f"{path(found['loc'])}: {found['msg']}" if found["loc"] else found["msg"]
         for found in error.errors(include_url=False, include_input=False)
     ]
-    return listed(lines, "the settings", source)
+    return listed(lines, what, source)
 
 
 def listed(lines: Sequence[str], what: str, source: str | None = None) -> str:

@@ -33,9 +33,31 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Settings | None) -
     )
 
 
+def read_mapping(source: str | os.PathLike[str] | Mapping[str, Any], what: str) -> tuple[dict[Any, Any], str | None]:
+    """A mapping as it stands, or the one that a YAML or JSON file holds, and the file's name.
+
+    Args:
+        source: Where it stands.
+        what: What it is, as errors call it.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is no mapping.
+    """
+    if isinstance(source, Mapping):
+        return dict(source), None
+    if isinstance(source, str | os.PathLike):
+        return _mapping(Path(source), os.fspath(source), what), os.fspath(source)
+    raise ConfigurationError(f"{what} cannot be read from {type(source).__name__}; allowed: a file's path or a mapping")
+
+
 def _from_file(file: Path, called: str) -> Settings:
+    data = _mapping(file, called, "the settings")
+    return _validated(data, called) if data else Settings()
+
+
+def _mapping(file: Path, called: str, what: str) -> dict[Any, Any]:
     if not str(called).strip():
-        raise ConfigurationError("the settings file's path is empty")
+        raise ConfigurationError(f"{what} file's path is empty")
     # Raised outside the except clauses: an error's context may hold the file's text, keys included.
     problem = None
     try:
@@ -54,10 +76,10 @@ def _from_file(file: Path, called: str) -> Settings:
         raise ConfigurationError(f"{called}: {problem}")
     data = _json(text, called) if file.suffix.lower() == ".json" else _yaml(text, called)
     if data is None:
-        return Settings()
+        return {}
     if not isinstance(data, dict):
         raise ConfigurationError(f"{called}: holds {_kind(data)}; allowed: a mapping, such as routes: {{...}}")
-    return _validated(data, called)
+    return data
 
 
 def _kind(data: object) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import resilience
-from resilience.ops.cli import NOT_BUILT, main
+from resilience.ops.cli import main
 from resilience.settings import Settings
 
 if TYPE_CHECKING:
@@ -155,19 +155,35 @@ def test_the_schema_describes_every_setting(capsys: pytest.CaptureFixture[str]) 
     assert schema["properties"].keys() == Settings.model_fields.keys()
 
 
-@pytest.mark.parametrize("command", sorted(NOT_BUILT))
-def test_a_command_that_is_not_built_yet_says_so_and_is_listed_nowhere(
-    command: str, capsys: pytest.CaptureFixture[str]
+def test_a_simulation_prints_what_callers_would_have_noticed(
+    file: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command, "--anything"]) == 2
-    assert capsys.readouterr().err == f"resilience {command}: not available in this version\n"
-    main([])
-    assert f"    {command} " not in capsys.readouterr().out
+    scenario = {
+        "about": "half a minute without one",
+        "lasts_seconds": 60,
+        "settings": {"routes": {"chat": {"targets": ["openai/gpt-4o-mini", "anthropic/claude-haiku-4-5"]}}},
+        "providers": {"openai": {"outages": [{"at_seconds": 10, "lasts_seconds": 30}]}},
+    }
+    told, picture = file(json.dumps(scenario), "scenario.json"), tmp_path / "timeline.svg"
+    assert main(["simulate", told, "--baseline", "none", "--picture", str(picture)]) == 0
+    text = capsys.readouterr().out
+    assert "half a minute without one (seed 1)" in text
+    assert "100 %" in text
+    assert picture.read_text().startswith("<svg ")
+    assert main(["simulate", told, "--seed", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["seed"], found["policies"][0]["availability"]) == (4, 1.0)
+    assert main(["simulate", told, "--baseline", "nginx"]) == 1
+    assert "there is no baseline 'nginx'" in capsys.readouterr().err
+    assert main(["simulate", told, "--picture", str(tmp_path / "none" / "x.svg")]) == 1
+    assert "No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
+        (["simulate"], "FILE"),
+        (["simulate", "grey", "--seed", "-1"], "a whole number"),
         (["chekc"], "'check'"),
         (["frobnicate"], "demo, check, schema"),
         (["check"], "FILE"),

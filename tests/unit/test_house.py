@@ -29,8 +29,11 @@ FLOORS: dict[str, set[str]] = {
     "requests": VOCABULARY,
     "decorators": VOCABULARY | {"runtime", "execution"},
     "testing": VOCABULARY | {"testing", "breaker", "health", "routing", "execution"},
+    # The same parts as a runtime, in a world of its own: no LiteLLM, and nothing that waits for real time.
+    "simulator": VOCABULARY | {"simulator", "breaker", "storage", "health", "routing", "execution", "testing"},
     "ops": VOCABULARY
-    | {"ops", "storage", "telemetry", "runtime", "requests", "testing", "health", "decorators", "middleware"},
+    | {"ops", "storage", "telemetry", "runtime", "requests", "testing", "health", "decorators", "middleware"}
+    | {"simulator"},
 }
 FREE = {"__init__", "__main__"}
 

@@ -1,0 +1,40 @@
+"""Simulating on the command line: finds the scenario, runs it, prints what came of it and draws the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resilience.errors import ConfigurationError
+from resilience.simulator import BASELINES, SHIPPED, simulate
+from resilience.simulator.picture import draw
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def run_simulation(file: str, *, seed: int | None, as_json: bool, picture: str | None, baselines: Sequence[str]) -> int:
+    """Run one scenario.
+
+    Args:
+        file: A YAML or JSON file, or the name of a scenario that ships with the package.
+        seed: Instead of the scenario's own.
+        as_json: Print JSON.
+        picture: Where to write the timeline.
+        baselines: What to compare with; ``all`` means all.
+
+    Returns:
+        0.
+
+    Raises:
+        ConfigurationError: The scenario, a baseline's name or the picture's path is wrong.
+    """
+    names = list(BASELINES) if "all" in baselines else list(baselines)
+    found = simulate(SHIPPED.get(file, file), seed=seed, baselines=names)
+    print(found.as_json() if as_json else found.as_text(), end="\n" if as_json else "")
+    if picture is not None:
+        try:
+            Path(picture).expanduser().write_text(draw(found), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"--picture {picture}: {error.strerror}") from error
+    return 0
