@@ -58,6 +58,7 @@ class Fault:
         content_type: Its type.
         latency_seconds: Wait before the status line.
         share: (k, n): k of each n requests fail, in an order drawn by the provider's seeded generator.
+        otherwise: What the rest of them meet; None: nothing.
         at: The number of tokens that a stream delivers before it breaks.
         stream_break: How it breaks there. `Break.CUT` and `Break.STALL` leave a whole answer half sent.
         garbled_at: Before which token an event comes that is no JSON; None: nowhere.
@@ -84,6 +85,7 @@ class Fault:
     content_type: str = "application/json"
     latency_seconds: float = 0.0
     share: tuple[int, int] | None = None
+    otherwise: Fault | None = None
     at: int = 0
     stream_break: Break | None = None
     garbled_at: int | None = None
@@ -269,6 +271,12 @@ class Fault:
     def slow(cls, seconds: float) -> Self:
         """A right answer, late."""
         return cls("slow", latency_seconds=seconds)
+
+    @classmethod
+    def brownout(cls, seconds: float, hangs: int = 1, *, of: int = 5) -> Self:
+        """Every answer ``seconds`` late, and ``hangs`` of each ``of`` requests are never answered."""
+        slow = cls.slow(seconds)
+        return replace(cls.hang().some(hangs, of=of), name=f"brownout {hangs}/{of}", otherwise=slow)
 
     @classmethod
     def late_first_token(cls, seconds: float, keep_alives: int = 0) -> Self:

@@ -9,8 +9,10 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
+from resilience.clock import SYSTEM_CLOCK
 from resilience.testing.exchange import Exchange, HungUpError
 from resilience.testing.faults import Fault, Wire
+from resilience.testing.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -33,15 +35,23 @@ class Request:
 
 @dataclass(slots=True)
 class _Rule:
-    fault: Fault
+    faults: Fault | Schedule[Fault]
     model: str | None
     left: int | None
+    began: float
     deck: list[bool] = field(default_factory=list)
 
-    def strikes(self, rng: random.Random) -> bool:
-        if self.fault.share is None:
+    @property
+    def fault(self) -> Fault | None:
+        """What is wrong now."""
+        if isinstance(self.faults, Fault):
+            return self.faults
+        return self.faults.at(SYSTEM_CLOCK.monotonic() - self.began)
+
+    def strikes(self, fault: Fault, rng: random.Random) -> bool:
+        if fault.share is None:
             return True
-        k, n = self.fault.share
+        k, n = fault.share
         if not self.deck:
             self.deck = [True] * k + [False] * (n - k)
             rng.shuffle(self.deck)
@@ -161,25 +171,31 @@ class LoopbackProvider:
 
     # Faults
 
-    def set(self, *faults: Fault, model: str | None = None, times: int | None = None) -> None:
+    def set(self, *faults: Fault | Schedule[Fault], model: str | None = None, times: int | None = None) -> None:
         """Replace the faults for one model, or for all of them.
 
         Args:
-            faults: One, or several that take turns in this order, one request each (the last one stays).
+            faults: One, or several that take turns in this order, one request each (the last one stays). A schedule
+                of faults begins now.
             model: The model as it is named on the wire; None means all models without faults of their own.
             times: For the next so many requests only (of the last fault given).
 
         Raises:
-            ValueError: `Fault.refuse` together with a model: a closed listener is closed for all.
+            ValueError: `Fault.refuse` together with a model, or in a schedule: a closed listener is closed for all,
+                and nobody would come to open it.
         """
-        if model is not None and any(fault.wire is Wire.REFUSE for fault in faults):
+        plain = [fault for fault in faults if isinstance(fault, Fault)]
+        if model is not None and any(fault.wire is Wire.REFUSE for fault in plain):
             raise ValueError("refuse closes the listener: it cannot be set for one model only")
+        phases = [what for fault in faults if isinstance(fault, Schedule) for _, what in fault.phases]
+        if any(what is not None and what.wire is Wire.REFUSE for what in phases):
+            raise ValueError("refuse closes the listener: it cannot be part of a schedule; reset is much the same")
         with self._lock:
             self._rules = [rule for rule in self._rules if rule.model != model]
             for position, fault in enumerate(faults):
                 last = position == len(faults) - 1
-                self._rules.append(_Rule(fault, model, times if last else 1))
-            refusing = any(rule.fault.wire is Wire.REFUSE for rule in self._rules)
+                self._rules.append(_Rule(fault, model, times if last else 1, SYSTEM_CLOCK.monotonic()))
+            refusing = any(isinstance(rule.faults, Fault) and rule.faults.wire is Wire.REFUSE for rule in self._rules)
         if self._loop is not None:
             self._do(self._shut() if refusing else self._listen())
 
@@ -198,15 +214,16 @@ class LoopbackProvider:
         with self._lock:
             for wanted in (model, None):
                 rule = next((rule for rule in self._rules if rule.model == wanted), None)
-                if rule is None:
+                fault = rule.fault if rule is not None else None
+                if rule is None or fault is None:
                     continue
-                if not rule.strikes(self._rng):
-                    return _WELL
+                if not rule.strikes(fault, self._rng):
+                    return fault.otherwise or _WELL
                 if rule.left is not None:
                     rule.left -= 1
                     if rule.left <= 0:
                         self._rules.remove(rule)
-                return rule.fault
+                return fault
         return _WELL
 
     # The thread

@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from resilience.clock import SYSTEM_CLOCK, SystemClock
 from resilience.outcome import Kind, Outcome
+from resilience.testing.outages import struck
+from resilience.testing.schedule import Schedule
 from resilience.upstream import Piece
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Mapping
 
     from resilience.clock import Clock
+    from resilience.testing.outages import Outage
     from resilience.upstream import AttemptRecord, CallTimeouts, Delivered, Operation, Target
 
 
@@ -83,13 +87,15 @@ class Fail:
 Act = str | Kind | BaseException | Say | Fail
 """One entry of a script: a text, a kind of failure, an exception to raise, or one of the above with its details."""
 
+Script = Act | Iterable[Act] | Schedule[Act]
+"""One act for every call, a list whose last act stays, or a schedule that says what each call meets when."""
+
 
 class ScriptedUpstream:
     """A `resilience.upstream.Upstream` without a network.
 
     Args:
-        script: What each target does, by its name: one act for every call, or a list whose last act stays.
-            Targets that are not named answer "ok".
+        script: What each target does, by its name. Targets that are not named, and phases without an act, answer "ok".
         clock: On a `ManualClock`, latencies pass at once, and the attempt's limits are kept here, as a provider's
             own timeouts would. On the machine's clock the async calls really take as long as they are told.
         windows: Context windows by target name.
@@ -103,7 +109,7 @@ class ScriptedUpstream:
 
     def __init__(
         self,
-        script: Mapping[str, Act | Iterable[Act]] | None = None,
+        script: Mapping[str, Script] | None = None,
         *,
         clock: Clock = SYSTEM_CLOCK,
         windows: Mapping[str, int] | None = None,
@@ -112,6 +118,7 @@ class ScriptedUpstream:
         self._windows = dict(windows or {})
         self._lock = threading.Lock()
         self._acts: dict[str, list[Act]] = {}
+        self._schedules: dict[str, tuple[float, Schedule[Act]]] = {}
         self.log: list[str] = []
         self.open_streams = 0
         self.prefills: list[str] = []
@@ -119,13 +126,18 @@ class ScriptedUpstream:
         for name, acts in (script or {}).items():
             self.tell(name, acts)
 
-    def tell(self, target: str, acts: Act | Iterable[Act]) -> None:
-        """Give a target a new script."""
+    def tell(self, target: str, acts: Script) -> None:
+        """Give a target a new script. A schedule begins now."""
+        if isinstance(acts, Schedule):
+            with self._lock:
+                self._schedules[target] = (self._clock.monotonic(), acts)
+            return
         single = isinstance(acts, (str, Kind, BaseException, Say, Fail))
         listed: list[Act] = [acts] if single else list(acts)  # type: ignore[arg-type,list-item]  # told apart above
         if not listed:
             raise ValueError(f"the script of {target!r} is empty; allowed: at least one act")
         with self._lock:
+            self._schedules.pop(target, None)
             self._acts[target] = listed
 
     @property
@@ -161,7 +173,7 @@ class ScriptedUpstream:
         timeouts: CallTimeouts,
     ) -> ScriptedStream:
         """Open a stream, or raise. A failure comes now, a `Say` waits until it is read."""
-        act, after = self._next(target, timeouts.first_token)
+        act, after = self._next(target, timeouts.first_token, stream=True)
         if isinstance(act, Fail):
             self._clock.sleep(after)
             raise _error(target, act)
@@ -175,7 +187,7 @@ class ScriptedUpstream:
         timeouts: CallTimeouts,
     ) -> AsyncScriptedStream:
         """The same for asyncio."""
-        act, after = self._next(target, timeouts.first_token)
+        act, after = self._next(target, timeouts.first_token, stream=True)
         if isinstance(act, Fail):
             await self._clock.asleep(after)
             raise _error(target, act)
@@ -234,11 +246,17 @@ class ScriptedUpstream:
         """Write the attempts where LiteLLM's answers have them."""
         answer._hidden_params["resilience"] = attempts  # noqa: SLF001 (LiteLLM's name for it)
 
-    def _next(self, target: Target, limit: float) -> tuple[Say | Fail, float]:
+    def _next(self, target: Target, limit: float, *, stream: bool = False) -> tuple[Say | Fail, float]:
+        outage = struck(target.provider, target.model)
         with self._lock:
             self.log.append(target.name)
             acts = self._acts.get(target.name)
             told: Act = "ok" if acts is None else acts.pop(0) if len(acts) > 1 else acts[0]
+            if target.name in self._schedules:
+                began, schedule = self._schedules[target.name]
+                told = schedule.at(self._clock.monotonic() - began) or "ok"
+        if outage is not None:
+            told = _outage_act(outage, limit, stream=stream)
         if isinstance(told, BaseException):
             raise told
         act: Say | Fail = Say(told) if isinstance(told, str) and not isinstance(told, Kind) else told  # type: ignore[assignment]
@@ -340,6 +358,18 @@ class AsyncScriptedStream(_Script):
     def abandon(self) -> None:
         """Hang up without waiting."""
         self._hang_up()
+
+
+def _outage_act(outage: Outage, limit: float, *, stream: bool) -> Act:
+    """What an outage makes of a script."""
+    outage.met()
+    shape = outage.shape()
+    if shape is None:
+        return "ok"
+    if stream and shape.breaks:
+        return Say(chunks=("This ", "breaks "), then=shape.kind)
+    after = limit if outage.hangs else 0.0
+    return Fail(shape.whole or shape.kind, after, retry_after_seconds=outage.retry_after())
 
 
 def _answer(target: Target, act: Say | Fail) -> ScriptedAnswer:

@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator, Iterator  # noqa: TC003 (as users wri
 from typing import assert_type
 
 import resilience
+from resilience.events import CircuitOpened
+from resilience.outcome import Kind
+from resilience.testing import flapping, outage, record_events
 
 breaker = resilience.CircuitBreaker(name="x", policy=resilience.BreakerSettings(consecutive_failures=3))
 
@@ -70,3 +73,10 @@ async def use() -> None:
         fb.registry.providers["openai"].isolate("bad deploy")
         unsubscribe = fb.registry.subscribe(print)
         unsubscribe()
+        with outage("openai", "hang", share=0.5, models="gpt-4o*") as down, record_events(fb) as events:
+            assert_type(down.calls, int)
+            assert_type(events.of(CircuitOpened, provider="openai"), list[CircuitOpened])
+            assert_type(events.one(CircuitOpened).open_seconds, float)
+        outage("openai", flapping("auth", down_seconds=1, up_seconds=2))
+        outage("openai", Kind.TIMEOUT)
+        outage("openai", "sunspots")  # type: ignore[arg-type]

@@ -28,7 +28,8 @@ FLOORS: dict[str, set[str]] = {
     | {"breaker", "storage", "health", "routing", "execution", "telemetry", "requests", "middleware"},
     "requests": VOCABULARY,
     "decorators": VOCABULARY | {"runtime", "execution"},
-    "testing": VOCABULARY | {"testing", "breaker", "health", "routing", "execution"},
+    # An outage stands where calls pass: in the breaker, in the engine's functions, in LiteLLM.
+    "testing": VOCABULARY | {"testing", "breaker", "health", "routing", "execution", "middleware"},
     # The same parts as a runtime, in a world of its own: no LiteLLM, and nothing that waits for real time.
     "simulator": VOCABULARY | {"simulator", "breaker", "storage", "health", "routing", "execution", "testing"},
     "ops": VOCABULARY
