@@ -28,17 +28,17 @@ class Holding:
         self._token: Token[Holding | None] | None = None
 
     def __enter__(self) -> Self:
-        outer = _HELD.get()
+        outer = HELD.get()
         self._outer = outer if outer is not None and outer.is_live else None
         self.is_live = True
-        self._token = _HELD.set(self)
+        self._token = HELD.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.is_live = False
         if self._token is not None:
             try:  # noqa: SIM105 (once per attempt, and `suppress` costs more than the rest)
-                _HELD.reset(self._token)
+                HELD.reset(self._token)
             except ValueError:
                 pass  # a generator closed from another context cannot restore its own: the mark is over there anyway
 
@@ -49,10 +49,10 @@ class Holding:
         return self._outer is not None and self._outer.holds(breaker)
 
 
-_HELD: Final[ContextVar[Holding | None]] = ContextVar("resilience_held", default=None)
+HELD: Final[ContextVar[Holding | None]] = ContextVar("resilience_held", default=None)
 
 
 def is_held(breaker: object) -> bool:
     """Whether this context runs inside a permit of ``breaker``."""
-    mark = _HELD.get()
+    mark = HELD.get()
     return mark is not None and mark.holds(breaker)

@@ -126,6 +126,10 @@ class Health(Protocol):
         """Permits for one attempt, or a RejectedError."""
         ...
 
+    def admit_eligible(self, target: Target, *, timeout_seconds: float | None = None) -> Admission | None:
+        """The same for a target that is in rotation, and None, told to nobody, for one that is not."""
+        ...
+
     def admit_eager(self, target: Target, *, timeout_seconds: float | None = None) -> Admission | None:
         """The once-a-second probe of an outage-opened target, or None: not now."""
         ...

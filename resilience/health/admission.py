@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resilience.breaker.held import Holding
+from resilience.breaker.permit import Permit
 from resilience.breaker.states import Open
 from resilience.outcome import VERDICTS, Effect, Kind
 
@@ -12,14 +13,14 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from resilience.breaker.circuit import CircuitBreaker
-    from resilience.breaker.permit import Permit
+    from resilience.breaker.window import CallWindow
     from resilience.health.registry import HealthRegistry
     from resilience.health.roster import TargetHealth
     from resilience.outcome import Outcome
     from resilience.upstream import Target
 
 # Looking up a member of an enumeration costs ten times a module's own name, and this is once per attempt.
-_SUCCESS, _TIMEOUT, _CONNECTION = Effect.SUCCESS, Kind.TIMEOUT, Kind.CONNECTION
+_SUCCEEDED, _TIMEOUT, _CONNECTION = Kind.SUCCESS, Kind.TIMEOUT, Kind.CONNECTION
 
 
 class Admission:
@@ -35,10 +36,10 @@ class Admission:
     __slots__ = (
         "_answered_at",
         "_health",
-        "_provider",
+        "_own",
         "_registry",
         "_settled",
-        "_target",
+        "_shared",
         "_ticket",
         "is_eager",
         "is_forced",
@@ -49,17 +50,17 @@ class Admission:
         self,
         registry: HealthRegistry,
         health: TargetHealth,
-        target: Permit | None,
-        provider: Permit | None,
+        own: Permit | CallWindow | None,
+        shared: Permit | CallWindow | None,
         started: float,
-        *,
-        is_eager: bool = False,
-        is_forced: bool = False,
+        is_eager: bool = False,  # noqa: FBT001, FBT002 (keywords cost, and this is once per attempt)
+        is_forced: bool = False,  # noqa: FBT001, FBT002 (likewise)
     ) -> None:
         self._registry = registry
         self._health = health
-        self._target = target
-        self._provider = provider
+        # Of a circuit that is plainly closed no permit is made: its window is what a permit of it would hold.
+        self._own = own
+        self._shared = shared
         self._settled = False
         self._answered_at: float | None = None
         self.started = started
@@ -75,7 +76,7 @@ class Admission:
     @property
     def is_probe(self) -> bool:
         """Whether a half-open circuit waits for this attempt."""
-        return bool((self._target and self._target.is_probe) or (self._provider and self._provider.is_probe))
+        return any(isinstance(permit, Permit) and permit.is_probe for permit in (self._own, self._shared))
 
     def held(self) -> AbstractContextManager[object]:
         """Mark both breakers as held while the attempt runs: guards and callbacks below it do not ask again."""
@@ -89,17 +90,17 @@ class Admission:
         health.in_flight.leave(self._ticket)
         self._registry.answered(health, latency_seconds, self._registry.monotonic())
         self._answered_at = health.in_flight.last_success
-        own, shared = self._target, self._provider
-        opened = [health.breaker] if own is not None and own.first_content(latency_seconds) else []
-        if shared is not None and shared.first_content(latency_seconds):
+        own, shared = self._own, self._shared
+        opened = [health.breaker] if isinstance(own, Permit) and own.first_content(latency_seconds) else []
+        if isinstance(shared, Permit) and shared.first_content(latency_seconds):
             opened.append(health.provider.breaker)
         if opened:
             self._opened(opened)
 
     def touch(self) -> None:
         """A stream shows life: renew the lease of a probe."""
-        for permit in (self._target, self._provider):
-            if permit is not None:
+        for permit in (self._own, self._shared):
+            if isinstance(permit, Permit):
                 permit.touch()
 
     def settle(self, outcome: Outcome, *, shortened: bool = False) -> None:
@@ -113,23 +114,30 @@ class Admission:
         settled, self._settled = self._settled, True  # one step under the GIL: two threads may both end a stream
         if settled:
             return
+        health, kind = self._health, outcome.kind
         now = self._leave()
-        health = self._health
-        verdict = VERDICTS[outcome.kind]
-        target_effect, provider_effect = verdict.target, verdict.provider
-        if shortened and outcome.kind is _TIMEOUT and self._others_succeeded():
-            target_effect = provider_effect = Effect.IGNORED
-        if target_effect is _SUCCESS:
+        own, shared = self._own, self._shared
+        breaker, provider = health.breaker, health.provider.breaker
+        if kind is _SUCCEEDED:
             # A stream has told its time to the first token already.
-            told = self._answered_at is not None
-            self._registry.answered(health, None if told else outcome.latency_seconds, now)
-        own, shared = self._target, self._provider
-        opened = [health.breaker] if own is not None and _record(health.breaker, own, target_effect, outcome) else []
-        if shared is not None:
-            if outcome.kind is _CONNECTION:
-                shared.source = None  # nobody is there: no second witness is needed
-            if _record(health.provider.breaker, shared, provider_effect, outcome):
-                opened.append(health.provider.breaker)
+            self._registry.answered(health, outcome.latency_seconds if self._answered_at is None else None, now)
+            first, second = breaker.doorway.era, provider.doorway.era
+            if first is not None and first is own and second is not None and second is shared:
+                first.calls += 1
+                second.calls += 1
+                return
+        verdict = VERDICTS[kind]
+        target_effect, provider_effect = verdict.target, verdict.provider
+        if shortened and kind is _TIMEOUT and self._others_succeeded():
+            target_effect = provider_effect = Effect.IGNORED
+        opened = [breaker] if _record(breaker, own, target_effect, outcome, None) else []
+        witness = health.witness
+        if kind is _CONNECTION:  # nobody is there: no second witness is needed
+            witness = None
+            if isinstance(shared, Permit):
+                shared.source = None
+        if _record(provider, shared, provider_effect, outcome, witness):
+            opened.append(provider)
         if opened:
             self._opened(opened)
 
@@ -139,8 +147,8 @@ class Admission:
         if settled:
             return
         self._leave()
-        for permit in (self._target, self._provider):
-            if permit is not None:
+        for permit in (self._own, self._shared):
+            if isinstance(permit, Permit):
                 permit.ignore()
 
     def _others_succeeded(self) -> bool:
@@ -169,15 +177,21 @@ class Admission:
             self._health.in_flight.leave(self._ticket)
 
 
-def _record(breaker: CircuitBreaker, permit: Permit, effect: Effect, outcome: Outcome) -> bool:
-    if permit.is_settled:
+def _record(
+    breaker: CircuitBreaker, permit: Permit | CallWindow | None, effect: Effect, outcome: Outcome, source: str | None
+) -> bool:
+    """Tell one breaker; whether that opened it. ``source`` is for where no permit was made."""
+    if permit is None:
+        return False
+    if not isinstance(permit, Permit):
+        permit = Permit(breaker, permit, 0.0, source)
+    elif permit.is_settled:
         return False
     permit.detach()
-    if effect is _SUCCESS:
-        era = breaker.doorway.era
-        if era is not None and era is permit.era:
-            era.calls += 1
-            return False
+    era = breaker.doorway.era
+    if effect is Effect.SUCCESS and era is not None and era is permit.era:
+        era.calls += 1
+        return False
     opened = breaker.record(permit, effect, outcome, draining=False)
     if not opened:
         breaker.drain()

@@ -49,6 +49,12 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._started)
 
+    def is_quiet(self, now: float) -> bool:
+        """Whether there is plainly nothing to see: on time, and too few calls or too fresh a success for a hang."""
+        if self.overdue_since is not None:
+            return False
+        return len(self._started) < WITNESSES or now - self.last_success <= FLOOR_SECONDS
+
     def enter(self, now: float) -> int:
         """A call starts; returns the ticket to leave with."""
         # No lock: each of the two statements is one step, and nobody needs them to be one together.
@@ -66,17 +72,22 @@ class InFlight:
         Returns:
             For how many seconds the target had been overdue, None if it was not.
         """
-        with self._lock:
-            self.last_success = now
-            if latency_seconds is None:
-                return self._on_time_locked(now)
-            if self._latencies is None:
-                self._latencies = array("d")
-            if len(self._latencies) < _REMEMBERED:
-                self._latencies.append(latency_seconds)
+        # No lock while on time: `notice` looks at the time of the last success once more when it has found a hang,
+        # and each step here is one under the GIL. A latency that two threads write at once is one of sixty-four.
+        self.last_success = now
+        if latency_seconds is not None:
+            latencies = self._latencies
+            if latencies is None:
+                latencies = self._latencies = array("d")
+            if len(latencies) < _REMEMBERED:
+                latencies.append(latency_seconds)
             else:
-                self._latencies[self._cursor] = latency_seconds
-                self._cursor = (self._cursor + 1) % _REMEMBERED
+                cursor = self._cursor
+                latencies[cursor] = latency_seconds
+                self._cursor = (cursor + 1) % _REMEMBERED
+        if self.overdue_since is None:
+            return None
+        with self._lock:
             return self._on_time_locked(now)
 
     def forgive(self, now: float) -> float | None:
@@ -112,7 +123,10 @@ class InFlight:
             typical = statistics.median(self._latencies)
             if now - started <= factor * typical or self.overdue_since is not None:
                 return None
-            self.overdue_since, self._let_at = now, now
+            self._let_at = self.overdue_since = now
+            if self.last_success > started:  # it came just now, and has not seen that it was waited for
+                self.overdue_since = None
+                return None
             return now - started, typical
 
     def refuses(self, now: float) -> bool:

@@ -6,14 +6,13 @@ import random
 from typing import TYPE_CHECKING
 
 from resilience.breaker.circuit import CircuitBreaker
-from resilience.breaker.held import is_held
+from resilience.breaker.held import HELD, is_held
 from resilience.breaker.states import CircuitState, HalfOpen, Open
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameError
 from resilience.events import EventHub, PermitRefused, TargetOnTime, TargetOverdue
 from resilience.fork import renew_in_children
 from resilience.health.admission import Admission
-from resilience.health.overdue import FLOOR_SECONDS, WITNESSES
 from resilience.health.reading import read_breaker
 from resilience.health.roster import Roster
 from resilience.health.views import BreakerView, TargetName
@@ -172,6 +171,22 @@ class HealthRegistry:
         forced = force is not Force.NO and any(permit is not None and permit.is_stray for permit in (own, shared))
         return Admission(self, health, own, shared, now, is_forced=forced)
 
+    def admit_eligible(self, target: Target, *, timeout_seconds: float | None = None) -> Admission | None:
+        """The same for a target that is in rotation; None if it is not, and nobody is told of a refusal.
+
+        Raises:
+            RejectedError: It was in rotation, and somebody else was quicker.
+        """
+        health = self._roster.by_identity.get(target.identity or target.name)
+        if health is not None and HELD.get() is None:
+            provider = health.provider
+            own, shared = health.breaker.doorway.era, provider.breaker.doorway.era
+            if own is not None and shared is not None and provider.max_concurrency is None:
+                now = self.monotonic()
+                if health.in_flight.is_quiet(now):
+                    return Admission(self, health, own, shared, now)
+        return self.admit(target, timeout_seconds=timeout_seconds) if self.is_eligible(target) else None
+
     def admit_eager(self, target: Target, *, timeout_seconds: float | None = None) -> Admission | None:
         """The once-a-second probe of a target out after an outage, whatever its open time; None: not now.
 
@@ -308,9 +323,8 @@ class HealthRegistry:
         return error
 
     def _look_for_hang(self, health: TargetHealth, now: float) -> None:
-        in_flight = health.in_flight
-        if len(in_flight) < WITNESSES or now - in_flight.last_success <= FLOOR_SECONDS:
-            return  # nothing to see
+        if health.in_flight.is_quiet(now):
+            return
         if health.breaker.current_state != CircuitState.CLOSED:
             return  # its breaker speaks for it
         policy = self.settings.target_breaker

@@ -92,6 +92,11 @@ class Roster:
         limit: The calls that a provider may have in flight, by its name.
         monotonic: Where time comes from.
         entered: Told of each new breaker, with its target where it is a target's.
+
+    Attributes:
+        providers: By name.
+        targets: By name.
+        by_identity: The same targets by what makes them equal; by name where they have nothing else.
     """
 
     def __init__(
@@ -103,7 +108,7 @@ class Roster:
     ) -> None:
         self.providers: dict[str, ProviderHealth] = {}
         self.targets: dict[str, TargetHealth] = {}
-        self._by_identity: dict[str, TargetHealth] = {}
+        self.by_identity: dict[str, TargetHealth] = {}
         self._make_breaker = make_breaker
         self._limit = limit
         self._monotonic = monotonic
@@ -113,7 +118,7 @@ class Roster:
 
     def find(self, target: Target) -> TargetHealth | None:
         """The entry of an equal target, None where there is none."""
-        return self._by_identity.get(_identity(target))
+        return self.by_identity.get(_identity(target))
 
     def add(self, target: Target) -> TargetHealth:
         """Enter a target, or find the equal one."""
@@ -137,7 +142,7 @@ class Roster:
             breaker = self._make_breaker(target.name, "target", target.provider)
             self._entered(breaker, target)
             entry = TargetHealth(target, breaker, provider, self._monotonic())
-            self.targets[target.name] = self._by_identity[_identity(target)] = entry
+            self.targets[target.name] = self.by_identity[_identity(target)] = entry
             return entry
 
     def provider(self, name: str) -> ProviderHealth:
@@ -150,7 +155,7 @@ class Roster:
     def renew_after_fork(self) -> None:
         """In a forked child: a fresh lock, and none of the parent's calls in flight."""
         self._lock = threading.Lock()
-        for entry in self._by_identity.values():
+        for entry in self.by_identity.values():
             entry.in_flight.renew_after_fork()
         for provider in self.providers.values():
             provider.renew_after_fork()
@@ -167,7 +172,7 @@ class Roster:
         """Forget idle dynamic targets; past the limit the longest idle first, then open ones: bad keys are many."""
         now = self._monotonic()
         dynamic = sorted(
-            (entry for entry in self._by_identity.values() if entry.target.dynamic), key=lambda entry: entry.last_used
+            (entry for entry in self.by_identity.values() if entry.target.dynamic), key=lambda entry: entry.last_used
         )
         surplus = len(dynamic) - MAX_DYNAMIC_TARGETS
         for entry in filter(TargetHealth.is_forgettable, dynamic):
@@ -178,14 +183,14 @@ class Roster:
         for entry in dynamic:
             if surplus <= 0:
                 break
-            gone = _identity(entry.target) not in self._by_identity
+            gone = _identity(entry.target) not in self.by_identity
             if gone or len(entry.in_flight) or entry.breaker.current_state == CircuitState.ISOLATED:
                 continue
             self._forget_locked(entry)
             surplus -= 1
 
     def _forget_locked(self, entry: TargetHealth) -> None:
-        del self._by_identity[_identity(entry.target)], self.targets[entry.target.name]
+        del self.by_identity[_identity(entry.target)], self.targets[entry.target.name]
         provider = entry.provider
         provider.targets -= 1
         # An open provider that nobody uses any more has nobody left to tell.

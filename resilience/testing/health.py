@@ -132,6 +132,10 @@ class ScriptedHealth:
             raise self._rejection(target, out)
         return self._admitted(ScriptedAdmission(target, is_forced=out is not None, timeout_seconds=timeout_seconds))
 
+    def admit_eligible(self, target: Target, *, timeout_seconds: float | None = None) -> ScriptedAdmission | None:
+        """Admit, None if it is out, or refuse with a RejectedError."""
+        return self.admit(target, timeout_seconds=timeout_seconds) if self.is_eligible(target) else None
+
     def admit_eager(self, target: Target, *, timeout_seconds: float | None = None) -> ScriptedAdmission | None:
         """Admit the once-a-second probe."""
         out = self._reading(target)
