@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.execution.attempt import Job, aperform, perform
 from resilience.execution.lane import Lane
-from resilience.execution.plan import plan
+from resilience.execution.plan import going_on, served
 from resilience.execution.steps import Attempt, Deliver, Sleep, Wait
 from resilience.execution.stream import AsyncGuardedStream, GuardedStream
 from resilience.execution.waiting import PACE_SECONDS
+from resilience.execution.walk import Walk
 from resilience.fork import renew_in_children
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Engine:
         self, upstream: Upstream, health: Health, *, clock: Clock = SYSTEM_CLOCK, rng: random.Random | None = None
     ) -> None:
         self._world = (upstream, health, clock, rng or random.Random())
-        # Weak, so that a route that was made for one call goes with it.
-        self._lanes: WeakKeyDictionary[Route, Lane] = WeakKeyDictionary()
+        # By the route's id, and forgotten with it: a route that was made for one call goes with the call.
+        self._lanes: dict[int, Lane] = {}
         self._lock = threading.Lock()
         renew_in_children(self)
 
@@ -58,17 +59,43 @@ class Engine:
             RejectedError: A single model string, and its breaker is open.
             Exception: The provider's own, for a request error or a single model string.
         """
-        job = Job(route, self._lanes.get(route) or self._lane(route), operation, params, call)
-        steps = plan(route, job.lane, call)
-        answer = await _adrive(job, steps, None)
-        return AsyncGuardedStream(job, steps, answer, _adrive) if type(answer) is Deliver else answer
+        lane = self._lanes.get(id(route)) or self._lane(route)
+        job, walk, begun = Job(route, lane, operation, params, call), Walk(route, lane, call), None
+        if call.stream:
+            steps = going_on(walk)
+            answer = await _adrive(job, steps, None)
+            return AsyncGuardedStream(job, steps, answer, _adrive) if type(answer) is Deliver else answer
+        try:
+            if started := walk.start():
+                step = walk.attempt()
+                reply = await aperform(job, step)
+                if served(walk, *reply):
+                    return reply[1]
+                begun = (step, reply)
+        except BaseException:
+            walk.leave()
+            raise
+        return await _adrive(job, going_on(walk, begun, looked=not started), None)
 
     def run(self, route: Route, operation: Operation, params: Mapping[str, Any], call: CallOptions) -> Any:
         """Serve one request in this thread. See `arun`; a stream is a `GuardedStream`."""
-        job = Job(route, self._lanes.get(route) or self._lane(route), operation, params, call)
-        steps = plan(route, job.lane, call)
-        answer = _drive(job, steps, None)
-        return GuardedStream(job, steps, answer, _drive) if type(answer) is Deliver else answer
+        lane = self._lanes.get(id(route)) or self._lane(route)
+        job, walk, begun = Job(route, lane, operation, params, call), Walk(route, lane, call), None
+        if call.stream:
+            steps = going_on(walk)
+            answer = _drive(job, steps, None)
+            return GuardedStream(job, steps, answer, _drive) if type(answer) is Deliver else answer
+        try:
+            if started := walk.start():
+                step = walk.attempt()
+                reply = perform(job, step)
+                if served(walk, *reply):
+                    return reply[1]
+                begun = (step, reply)
+        except BaseException:
+            walk.leave()
+            raise
+        return _drive(job, going_on(walk, begun, looked=not started), None)
 
     def renew_after_fork(self) -> None:
         """Renew locks and forget waiters, in a forked child."""
@@ -78,9 +105,12 @@ class Engine:
 
     def _lane(self, route: Route) -> Lane:
         with self._lock:
-            lane = self._lanes.get(route)
+            key, lanes = id(route), self._lanes
+            lane = lanes.get(key)
             if lane is None:
-                lane = self._lanes[route] = Lane(route, *self._world)
+                lane = Lane(route, *self._world)
+                lane.until = weakref.ref(route, lambda _: lanes.pop(key, None))
+                lanes[key] = lane
             return lane
 
 

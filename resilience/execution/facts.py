@@ -37,11 +37,6 @@ class Facts:
         self._hub = hub
         self._route = route
 
-    @property
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._hub.sinks)
-
     def ended(self, place: RoutedTarget, outcome: Outcome, number: int, *, stream: bool) -> None:
         """An attempt is over."""
         if not self._hub.sinks:
@@ -59,7 +54,7 @@ class Facts:
 
     def moved(self, left: RoutedTarget, place: RoutedTarget, kind: Kind | None) -> None:
         """A request went on to another target, or passed over its first choice (then without a kind)."""
-        if left is not place:
+        if left is not place and self._hub.sinks:
             self._hub.publish(FallbackTaken(self._route, left.target.name, place.target.name, kind))
 
     def interrupted(self, place: RoutedTarget, outcome: Outcome, delivered_chars: int) -> None:

@@ -24,11 +24,29 @@ class Lane:
     It holds the route's parts and not the route, so that a route made for one call goes when the call does.
     """
 
-    __slots__ = ("budget", "clock", "facts", "health", "is_virtual", "monotonic", "queue", "rng", "upstream")
+    __slots__ = (
+        "budget",
+        "clock",
+        "deadline_seconds",
+        "facts",
+        "health",
+        "holds",
+        "hub",
+        "is_virtual",
+        "max_chars",
+        "monotonic",
+        "num_retries",
+        "queue",
+        "reject_empty",
+        "rng",
+        "until",
+        "upstream",
+    )
 
     def __init__(self, route: Route, upstream: Upstream, health: Health, clock: Clock, rng: Random) -> None:
         self.upstream = upstream
         self.health = health
+        self.hub = health.hub
         self.facts = Facts(health.hub, route.name)
         self.clock = clock
         self.monotonic = clock.monotonic
@@ -36,7 +54,15 @@ class Lane:
         # A clock that is not the machine's moves only when somebody sleeps on it: waiters then poll.
         self.is_virtual = not isinstance(clock, SystemClock)
         self.budget = Budget(clock.monotonic())
-        self.queue = WaitQueue(route.settings.max_waiters)
+        settings = route.settings
+        self.queue = WaitQueue(settings.max_waiters)
+        # What each request reads. A pydantic model is ten times as slow to read as this.
+        self.deadline_seconds = settings.timeouts.deadline_seconds
+        self.num_retries = settings.num_retries
+        self.holds = settings.stream.buffer == "full"
+        self.reject_empty = settings.validation.reject_empty
+        self.max_chars = settings.validation.max_chars
+        self.until: object = None  # what forgets it when its route goes
 
     def renew(self) -> None:
         """Start afresh in a forked child."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from resilience.errors import StreamInterruptedError
 from resilience.execution.decision import Move
@@ -15,12 +15,35 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from resilience.execution.lane import Lane
-    from resilience.execution.steps import CallOptions, Step
+    from resilience.execution.steps import Attempt, CallOptions, Reply, Step
+    from resilience.outcome import Outcome
     from resilience.routing.route import Route
+
+_SUCCESS: Final = Kind.SUCCESS  # a member of an enumeration costs ten times a module's own name
 
 
 def plan(route: Route, lane: Lane, call: CallOptions) -> Generator[Step, Any, Any]:
-    """One request, from its first permit to its answer.
+    """One request, from its first permit to its answer. See `going_on`."""
+    return going_on(Walk(route, lane, call))
+
+
+def served(walk: Walk, outcome: Outcome, answer: Any) -> bool:
+    """Take a whole answer as the request's, with the attempts behind it. False: it is none."""
+    if outcome.kind is not _SUCCESS:
+        return False
+    walk.lane.upstream.attach(answer, walk.succeeded(outcome))
+    return True
+
+
+def going_on(
+    walk: Walk, begun: tuple[Attempt, Reply] | None = None, *, looked: bool = False
+) -> Generator[Step, Any, Any]:
+    """The rest of one request, to its answer. Most need a first attempt and nothing else, and so no generator.
+
+    Args:
+        walk: The request.
+        begun: A first attempt that has been made already, and what came of it.
+        looked: Whether somebody has looked for a first target already, in vain.
 
     Yields:
         Attempt (reply: outcome and answer), Sleep and Wait (no reply), Deliver (reply: outcome and what was
@@ -33,9 +56,8 @@ def plan(route: Route, lane: Lane, call: CallOptions) -> Generator[Step, Any, An
         ResilienceError: As the contract says.
         Exception: The provider's own, for a request error and for a single model string.
     """
-    walk = Walk(route, lane, call)
     try:
-        return (yield from _served(walk))
+        return (yield from _steps(walk, begun, looked=looked))
     except StreamInterruptedError:
         raise
     except Exception:
@@ -46,26 +68,23 @@ def plan(route: Route, lane: Lane, call: CallOptions) -> Generator[Step, Any, An
         walk.leave()
 
 
-def _served(walk: Walk) -> Generator[Step, Any, Any]:  # noqa: C901 (one ladder, read from top to bottom)
+def _steps(walk: Walk, begun: tuple[Attempt, Reply] | None, *, looked: bool) -> Generator[Step, Any, Any]:
     """One attempt after the other, until one serves."""
-    lane, stream = walk.lane, walk.call.stream
+    stream = walk.call.stream
     while True:
-        if not walk.start():
-            yield from stand_by(walk)
-        step = walk.attempt()
-        outcome, answer = yield step
-        if outcome.kind is not Kind.SUCCESS:
-            move, delay = walk.failed(outcome)
-        elif not stream:
-            lane.upstream.attach(answer, walk.succeeded(outcome))
+        step, (outcome, answer) = begun or (yield from _attempted(walk, looked=looked))
+        begun, looked = None, False
+        if not stream and served(walk, outcome, answer):
             return answer
+        if outcome.kind is not _SUCCESS:
+            move, delay = walk.failed(outcome)
         elif walk.holds:  # it is whole already: the provider has done its part, whatever the reader does
             records = walk.succeeded(outcome)
             yield Deliver(step, answer, records)
             return records
         else:
             outcome, delivered = yield Deliver(step, answer, walk.opened(outcome))
-            if outcome.kind is Kind.SUCCESS:
+            if outcome.kind is _SUCCESS:
                 return walk.succeeded(outcome)
             move, delay = walk.interrupted(outcome, delivered)
         if move is Move.SAME:
@@ -76,3 +95,11 @@ def _served(walk: Walk) -> Generator[Step, Any, Any]:  # noqa: C901 (one ladder,
             raise walk.history.own_error()
         elif move is Move.EXHAUSTED:
             walk.give_up()
+
+
+def _attempted(walk: Walk, *, looked: bool) -> Generator[Step, Any, tuple[Attempt, Reply]]:
+    """The next attempt and what came of it."""
+    if looked or not walk.start():
+        yield from stand_by(walk)
+    step = walk.attempt()
+    return step, (yield step)

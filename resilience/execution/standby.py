@@ -56,7 +56,7 @@ def _queue_up(walk: Walk) -> Generator[Step, Any, None]:
             now = walk.now = monotonic()
             over = now >= ends_at
             first = queue.is_first(ticket)
-            if (ticket.released or over or (first and not queue.pause_seconds(now))) and walk.start_anything():
+            if (ticket.released or over or (first and not queue.pause_seconds(now))) and (walk.start() or walk.force()):
                 queue.go(ticket, now)
                 return
             if ticket.released:

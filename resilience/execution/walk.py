@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from resilience.errors import RejectedError
 from resilience.execution.continuation import able_to_continue, why_not_continued
@@ -35,7 +35,6 @@ class Walk:
 
     Attributes:
         admission: The permits it holds now, None between attempts.
-        history: The attempts that are over.
         ends_at: Monotonic time of the deadline.
         now: Monotonic time of the last thing that happened.
         waited: Seconds spent waiting for something to become eligible.
@@ -43,40 +42,36 @@ class Walk:
         continues: What the reader has been given of a stream that broke, None until one breaks.
     """
 
-    __slots__ = (
-        "_counted", "_cut", "_eagers", "_forced", "_limited", "_limits", "_number", "_pauses", "_place",
-        "_previous", "_queue_key", "_ranked", "_refusals", "_retries", "_round", "_tries", "admission", "call",
-        "candidates", "continues", "ends_at", "history", "holds", "lane", "now", "route", "waited",
-    )  # fmt: skip
+    # What stands on the class is what is so until a first attempt has failed: most requests never touch it.
+    admission: Admission | None = None
+    continues: Delivered | None = None
+    waited = 0.0
+    _cut = False
+    _eagers: set[RoutedTarget] | None = None
+    _forced: list[RoutedTarget] | None = None
+    _history: History | None = None
+    _limited: list[RoutedTarget] | None = None
+    _pauses: dict[RoutedTarget, float] | None = None
+    _previous: RoutedTarget | None = None
+    _queue_key: tuple[int, int] | None = None
+    _refusals: dict[RoutedTarget, RejectedError] | None = None
+    _round = 1
 
     def __init__(self, route: Route, lane: Lane, call: CallOptions) -> None:
-        settings = route.settings
         self.route = route
         self.lane = lane
         self.call = call
         self.now = now = lane.monotonic()
         seconds = call.deadline_seconds
-        self.ends_at = now + (settings.timeouts.deadline_seconds if seconds is None else seconds)
+        self._seconds = seconds = lane.deadline_seconds if seconds is None else seconds
+        self.ends_at = now + seconds
         # Those that could still answer: a request that is too long for one leaves out all that are no larger.
         self.candidates = self._ranked = route.fixed or rank(route, lane.rng)
-        self.admission: Admission | None = None
-        self.history = History()
-        self.holds = call.stream and settings.stream.buffer == "full"
-        self.continues: Delivered | None = None
-        self.waited = 0.0
+        self.holds = call.stream and lane.holds
+        self._retries = lane.num_retries if call.num_retries is None else call.num_retries
         self._number = 0
         self._counted = 0
-        self._cut = False
-        self._previous: RoutedTarget | None = None
-        self._refusals: dict[RoutedTarget, RejectedError] | None = None
-        self._pauses: dict[RoutedTarget, float] | None = None
-        self._eagers: set[RoutedTarget] | None = None
-        self._queue_key: tuple[int, int] | None = None
-        self._retries = settings.num_retries if call.num_retries is None else call.num_retries
-        self._round = 1
         self._tries: dict[RoutedTarget, int] = {}
-        self._forced: list[RoutedTarget] | None = None
-        self._limited: list[RoutedTarget] | None = None
         lane.budget.requests += 1
 
     # ---- starting an attempt
@@ -87,15 +82,19 @@ class Walk:
             return True
         if self.now >= self.ends_at - SLACK_SECONDS:
             return False
-        is_eligible = self.lane.health.is_eligible
+        tries, pauses = self._tries, self._pauses
         for place in self.candidates:
-            if (
-                place not in self._tries
-                and not self._is_paused(place)
-                and is_eligible(place.target)
-                and self._admit(place, Force.NO)
-            ):
-                return True
+            if place in tries or (pauses is not None and self._is_paused(place)):
+                continue
+            limit = self._limits_of(place)
+            seconds = limit.first_token if self.call.stream else limit.attempt
+            try:
+                admission = self.lane.health.admit_eligible(place.target, timeout_seconds=seconds)
+            except RejectedError as refused:
+                self._refused(place, refused)
+            else:
+                if admission is not None:
+                    return self._took(admission, place, limit)
         return False
 
     def force(self) -> bool:
@@ -106,10 +105,6 @@ class Walk:
                 self._forced = [*(self._forced or ()), place]
                 return True
         return False
-
-    def start_anything(self) -> bool:
-        """Take whatever may be used now."""
-        return self.start() or self.force()
 
     def again(self) -> None:
         """Take the same target's permits once more. Where they are refused, the walk goes on."""
@@ -147,10 +142,10 @@ class Walk:
         self._number += 1
         if not admission.is_eager:
             self._counted += 1
-        facts = self.lane.facts
-        if facts.heard:
+        left = self._previous or self._ranked[0]
+        if left is not place:
             outcomes = self.history.outcomes
-            facts.moved(self._previous or self._ranked[0], place, outcomes[-1].kind if outcomes else None)
+            self.lane.facts.moved(left, place, outcomes[-1].kind if outcomes else None)
         self._previous = place
         return Attempt(place, admission, self._limits, self.continues)
 
@@ -164,7 +159,7 @@ class Walk:
         lane = self.lane
         if lane.queue and (self.holds or not self.call.stream):
             lane.queue.succeeded(lane.monotonic())
-        if lane.facts.heard:
+        if lane.hub.sinks:
             lane.facts.ended(self._place, outcome, self._number, stream=self.call.stream)
         return self._with(outcome)
 
@@ -225,6 +220,14 @@ class Walk:
     # ---- when a round is over, and when nothing is eligible
 
     @property
+    def history(self) -> History:
+        """The attempts that are over."""
+        history = self._history
+        if history is None:
+            history = self._history = History()
+        return history
+
+    @property
     def waits(self) -> bool:
         """Whether the route waits when nothing is eligible."""
         return self.route.settings.on_exhausted == "wait"
@@ -244,7 +247,8 @@ class Walk:
     def usable_again(self) -> list[RoutedTarget]:
         """Those that this round has asked or left alone and that are eligible: another round makes sense."""
         is_eligible = self.lane.health.is_eligible
-        return [place for place in self.candidates if self._was_set_aside(place) and is_eligible(place.target)]
+        asked = [place for place in self.candidates if place in self._tries or self._is_paused(place)]
+        return [place for place in asked if is_eligible(place.target)]
 
     def forced_again(self) -> list[RoutedTarget]:
         """The same for those that were used although they are out of rotation."""
@@ -323,28 +327,31 @@ class Walk:
 
     # ---- parts
 
-    @property
-    def _seconds(self) -> float:
-        seconds = self.call.deadline_seconds
-        return self.route.settings.timeouts.deadline_seconds if seconds is None else seconds
-
     def _limits_of(self, place: RoutedTarget) -> CallTimeouts:
-        call = self.call
-        left = self.ends_at - self.now
+        call, left = self.call, self.ends_at - self.now
+        if not call.stream and place.limits.attempt <= left:
+            return place.limits
         return limits(place, left, call.deadline_seconds, stream=call.stream, held=self.holds)
 
     def _admit(self, place: RoutedTarget, force: Force) -> bool:
         limit = self._limits_of(place)
         seconds = limit.first_token if self.call.stream else limit.attempt
         try:
-            self.admission = self.lane.health.admit(place.target, timeout_seconds=seconds, force=force)
+            admission = self.lane.health.admit(place.target, timeout_seconds=seconds, force=force)
         except RejectedError as refused:
-            self._refusals = {**(self._refusals or {}), place: refused}
-            return False
+            return self._refused(place, refused)
+        return self._took(admission, place, limit)
+
+    def _took(self, admission: Admission, place: RoutedTarget, limit: CallTimeouts) -> Literal[True]:
+        self.admission = admission
         self._place = place
         self._limits = limit
         self._tries[place] = self._tries.get(place, 0) + 1
         return True
+
+    def _refused(self, place: RoutedTarget, refused: RejectedError) -> Literal[False]:
+        self._refusals = {**(self._refusals or {}), place: refused}
+        return False
 
     def _settle(self, outcome: Outcome) -> bool:
         """Tell health and sinks, and write it down. Returns whether it was an eager probe."""
@@ -382,9 +389,6 @@ class Walk:
     def _is_paused(self, place: RoutedTarget) -> bool:
         return self._pauses is not None and self._pauses.get(place, 0.0) > self.now
 
-    def _was_set_aside(self, place: RoutedTarget) -> bool:
-        return place in self._tries or self._is_paused(place)
-
     def _why_not(self, place: RoutedTarget, why: str) -> RejectedError:
         if place not in self.candidates:
             return not_tried(place, "its context window is not known to be larger")
@@ -392,4 +396,5 @@ class Walk:
         return refused or not_tried(place, why or "the request ended before its turn")
 
     def _with(self, outcome: Outcome) -> tuple[AttemptRecord, ...]:
-        return (*self.history.records, AttemptRecord.of(self._place.target, outcome))
+        record, history = AttemptRecord.of(self._place.target, outcome), self._history
+        return (record,) if history is None else (*history.records, record)

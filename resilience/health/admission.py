@@ -53,8 +53,9 @@ class Admission:
         own: Permit | CallWindow | None,
         shared: Permit | CallWindow | None,
         started: float,
-        is_eager: bool = False,  # noqa: FBT001, FBT002 (keywords cost, and this is once per attempt)
-        is_forced: bool = False,  # noqa: FBT001, FBT002 (likewise)
+        *,
+        is_eager: bool = False,
+        is_forced: bool = False,
     ) -> None:
         self._registry = registry
         self._health = health
