@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
 from resilience.execution.engine import Engine
 from resilience.execution.functions import FunctionUpstream
-from resilience.execution.options import chat_params, input_params, take_options
+from resilience.execution.options import OPTIONS, chat_params, input_params, take_options
 from resilience.execution.steps import CallOptions
 from resilience.fork import renew_in_children
 from resilience.health.registry import HealthRegistry
 from resilience.requests import AIRequest, AIResponse, serve, serve_sync
-from resilience.routing.table import RouteTable
+from resilience.routing.homes import Homes
+from resilience.routing.table import CREDENTIALS, RouteTable
 from resilience.settings import Settings
 from resilience.telemetry.log import log_event
 from resilience.telemetry.observing import Observed
-from resilience.upstream import Operation, attempts
+from resilience.upstream import Operation
 
 if TYPE_CHECKING:
     import os
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
     from resilience.telemetry.observing import Observer
     from resilience.upstream import Target, Upstream
 
-# Which target gave which answer, for calls that continue one: an hour of traffic at three a second.
-_REMEMBERED_RESPONSES: Final = 10_000
+# A call without any of them asks for nothing but an answer of a route.
+_SPECIAL: Final = OPTIONS | CREDENTIALS | {"fallbacks", "mock_testing_fallbacks"}
+_COMPLETION, _EMBEDDING, _RESPONSES = Operation.COMPLETION, Operation.EMBEDDING, Operation.RESPONSES
 
 
 class MultiProviderFallback:
@@ -80,6 +82,7 @@ class MultiProviderFallback:
         for sink in sinks:
             self.registry.subscribe(sink)
         self._validate = validate
+        self._plain, self._streamed = CallOptions(validate=validate), CallOptions(stream=True, validate=validate)
         self._calls = upstream
         self._made_engine: Engine | None = None
         self._observed = Observed()
@@ -87,7 +90,7 @@ class MultiProviderFallback:
         self._lock = threading.Lock()
         self._closed = False
         self._functions = Engine(self._observed.relay(FunctionUpstream(_classify)), self.registry, clock=clock, rng=rng)
-        self._response_targets: OrderedDict[str, str] = OrderedDict()
+        self._homes = Homes()
         self._agent = self._joined_fleet(rng)
         self._table = RouteTable(self.settings, self.registry, _make_target)
         if self._agent is not None:
@@ -139,14 +142,14 @@ class MultiProviderFallback:
             Exception: The provider's own error, unchanged, where another target could not do better.
         """
         route, rest, call = self._prepare(model, chat_params(messages, params), stream=stream)
-        return await self._engine.arun(route, Operation.COMPLETION, rest, call)
+        return await self._engine.arun(route, _COMPLETION, rest, call)
 
     def completion(
         self, model: str | None = None, messages: list[Any] | None = None, *, stream: bool = False, **params: Any
     ) -> Any:
         """The same as `acompletion` in a thread."""
         route, rest, call = self._prepare(model, chat_params(messages, params), stream=stream)
-        return self._engine.run(route, Operation.COMPLETION, rest, call)
+        return self._engine.run(route, _COMPLETION, rest, call)
 
     async def aembedding(self, model: str | None = None, input: Any = None, **params: Any) -> Any:  # noqa: A002 (LiteLLM's name)
         """Ask for embeddings. Only targets of the first one's model and dimensions are used: vectors do not mix.
@@ -160,12 +163,12 @@ class MultiProviderFallback:
             ``litellm.EmbeddingResponse``.
         """
         route, rest, call = self._prepare_embedding(model, input, params)
-        return await self._engine.arun(route, Operation.EMBEDDING, rest, call)
+        return await self._engine.arun(route, _EMBEDDING, rest, call)
 
     def embedding(self, model: str | None = None, input: Any = None, **params: Any) -> Any:  # noqa: A002 (LiteLLM's name)
         """The same as `aembedding` in a thread."""
         route, rest, call = self._prepare_embedding(model, input, params)
-        return self._engine.run(route, Operation.EMBEDDING, rest, call)
+        return self._engine.run(route, _EMBEDDING, rest, call)
 
     async def aresponses(
         self,
@@ -187,15 +190,15 @@ class MultiProviderFallback:
             ``litellm``'s ResponsesAPIResponse, or an async iterator of its events.
         """
         route, rest, call = self._prepare(model, input_params(input, params), stream=stream)
-        answer = await self._engine.arun(self._home(route, rest), Operation.RESPONSES, rest, call)
-        self._remember(answer)
+        answer = await self._engine.arun(self._home(route, rest), _RESPONSES, rest, call)
+        self._homes.remember(answer)
         return answer
 
     def responses(self, model: str | None = None, input: Any = None, *, stream: bool = False, **params: Any) -> Any:  # noqa: A002
         """The same as `aresponses` in a thread."""
         route, rest, call = self._prepare(model, input_params(input, params), stream=stream)
-        answer = self._engine.run(self._home(route, rest), Operation.RESPONSES, rest, call)
-        self._remember(answer)
+        answer = self._engine.run(self._home(route, rest), _RESPONSES, rest, call)
+        self._homes.remember(answer)
         return answer
 
     async def arun_function(
@@ -203,12 +206,12 @@ class MultiProviderFallback:
     ) -> Any:
         """Serve one call of a function that `resilience.failover` decorated."""
         found, params, call = self._prepare_function(called, route, args, kwargs)
-        return await self._observed.engine(self._functions).arun(found, Operation.COMPLETION, params, call)
+        return await self._observed.engine(self._functions).arun(found, _COMPLETION, params, call)
 
     def run_function(self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The same in a thread."""
         found, params, call = self._prepare_function(called, route, args, kwargs)
-        return self._observed.engine(self._functions).run(found, Operation.COMPLETION, params, call)
+        return self._observed.engine(self._functions).run(found, _COMPLETION, params, call)
 
     async def process(self, request: AIRequest, **params: Any) -> AIResponse:
         """Serve one `AIRequest`. Never raises for a provider's failure: the response's status tells.
@@ -283,6 +286,7 @@ class MultiProviderFallback:
         """In a forked child: fresh locks. The engines and the registry see to their own."""
         self._lock = threading.Lock()
         self._table.renew_after_fork()
+        self._homes.renew_after_fork()
 
     # -- the parts ------------------------------------------------------------------------------------------
 
@@ -302,12 +306,16 @@ class MultiProviderFallback:
             engine = Engine(upstream, self.registry, clock=self._clock, rng=self._rng)
             with self._lock:
                 self._made_engine = engine = self._made_engine or engine
-        return self._observed.engine(engine)
+        return self._observed.engine(engine) if self._observed.observers else engine
 
     def _prepare(
         self, model: str | None, params: dict[str, Any], *, stream: bool = False
     ) -> tuple[Route, dict[str, Any], CallOptions]:
         self._check_open()
+        if _SPECIAL.isdisjoint(params) and isinstance(model, str):
+            route = self._table.routes.get(model)
+            if route is not None:
+                return route, params, self._streamed if stream else self._plain
         call = take_options(params, stream=stream, validate=self._validate)
         fallbacks, is_mock = params.pop("fallbacks", None), params.pop("mock_testing_fallbacks", None)
         route, rest = self._table.find(model, params)
@@ -324,8 +332,7 @@ class MultiProviderFallback:
         self, model: str | None, asked: Any, params: dict[str, Any]
     ) -> tuple[Route, dict[str, Any], CallOptions]:
         route, rest, call = self._prepare(model, input_params(asked, params))
-        call.validate = None  # it judges texts
-        return self._table.embedding(route), rest, call
+        return self._table.embedding(route), rest, replace(call, validate=None)  # it judges texts
 
     def _prepare_function(
         self, called: CalledFunction, route: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -352,28 +359,8 @@ class MultiProviderFallback:
             raise ConfigurationError("this MultiProviderFallback is closed; make a new one to go on")
 
     def _home(self, route: Route, params: Mapping[str, Any]) -> Route:
-        previous = params.get("previous_response_id")
-        if previous is None:
-            return route
-        # An answer that another process has got: the route's first target is the best guess.
-        home = self._response_targets.get(previous)
-        first = route.targets[0].target
-        return self._table.pinned(route, next((p.target for p in route.targets if p.target.name == home), first))
-
-    def _remember(self, answer: Any) -> None:
-        identity, behind = _response_id(answer), attempts(answer)
-        if identity is not None and behind:
-            with self._lock:
-                self._response_targets[identity] = behind[-1].target
-                if len(self._response_targets) > _REMEMBERED_RESPONSES:
-                    self._response_targets.popitem(last=False)
-
-
-def _response_id(answer: Any) -> str | None:
-    # A stream tells it in the events before its first text.
-    begun = [getattr(chunk, "response", None) for chunk in getattr(answer, "waiting", ())]
-    ids = (getattr(one, "id", None) for one in (answer, *begun))
-    return next((identity for identity in ids if isinstance(identity, str)), None)
+        home = self._homes.find(route, params)
+        return route if home is None else self._table.pinned(route, home)
 
 
 def _classify(error: BaseException) -> Outcome:

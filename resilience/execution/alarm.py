@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
 
 _EARLY_SECONDS = 0.001  # loops may fire this much before the time that was asked for
 
@@ -15,18 +20,20 @@ class Alarm:
 
     __slots__ = ("_cancelling", "_due", "_loop", "_rang", "_task", "_timer")
 
+    _cancelling: int
+    _loop: asyncio.AbstractEventLoop
+
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
         self._due: float | None = None
-        self._cancelling = 0
         self._rang = False
 
     def arm(self, seconds: float) -> None:
         """Ring in ``seconds``, in the task that calls this."""
-        task = asyncio.current_task(self._loop)
-        due = self._loop.time() + seconds
+        self._loop = loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        due = loop.time() + seconds
         if task is None:  # driven by hand and not by a task: there is nothing to cancel
             return
         self._task = task
@@ -48,6 +55,11 @@ class Alarm:
             if self._task is not None:
                 self._task.uncancel()
         self._task = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it has been armed since it was made or closed."""
+        return self._task is not None or self._timer is not None
 
     def close(self) -> None:
         """Disarm, and free the loop's timer."""
@@ -89,3 +101,33 @@ class Alarm:
         if self._task is not None:
             self._rang = True
             self._task.cancel()
+
+
+@types.coroutine
+def bounded(call: Any, alarm: Alarm, seconds: float, monotonic: Callable[[], float]) -> Generator[Any, Any, Any]:
+    """Await ``call``, and have ``alarm`` ring if it takes longer than ``seconds``.
+
+    The alarm is armed when the call first waits for something: one that is answered at once needs no timer.
+
+    Args:
+        call: A coroutine that has not been started, or another awaitable.
+        alarm: Disarmed. The caller closes it.
+        seconds: From now on.
+        monotonic: Where time comes from.
+    """
+    ends_at = monotonic() + seconds
+    if not hasattr(call, "send"):
+        call = call.__await__()  # a future, or something of the caller's own
+    try:
+        waits_for = call.send(None)
+        alarm.arm(max(0.0, ends_at - monotonic()))
+        while True:
+            try:
+                yield waits_for
+            except BaseException as error:  # noqa: BLE001 (thrown into the call, which it was meant for)
+                thrown = error
+            else:
+                return (yield from call)
+            waits_for = call.throw(thrown)
+    except StopIteration as end:
+        return end.value

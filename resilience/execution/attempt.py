@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from resilience.execution.alarm import Alarm
+from resilience.execution.alarm import Alarm, bounded
 from resilience.execution.deadline import timed_out
 from resilience.execution.reading import Reading
 from resilience.outcome import Kind, Outcome
@@ -83,15 +83,16 @@ async def aperform(job: Job, step: Attempt) -> Reply:
     lane, limits, stream = job.lane, step.limits, job.call.stream
     started = lane.monotonic()
     alarm = Alarm()
-    alarm.arm(limits.first_token if stream else limits.attempt)
     opened = False
     try:
         with step.admission.held():
             if stream:
+                alarm.arm(limits.first_token)
                 reply = await _aopened(job, step, started, alarm)
-                opened = reply[0].kind is Kind.SUCCESS
+                opened = reply[0].kind is _SUCCESS
                 return reply
-            answer = await lane.upstream.acall(step.place.target, job.operation, job.params, limits)
+            call = lane.upstream.acall(step.place.target, job.operation, job.params, limits)
+            answer = await bounded(call, alarm, limits.attempt, lane.monotonic)
     except asyncio.CancelledError:
         if not alarm.was_it():
             raise
@@ -106,7 +107,7 @@ async def aperform(job: Job, step: Attempt) -> Reply:
     finally:
         if opened:
             alarm.disarm()
-        else:
+        elif alarm.is_set:
             alarm.close()
     return judged(job, answer, lane.monotonic() - started)
 

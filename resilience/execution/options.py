@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from resilience.errors import ConfigurationError
 from resilience.execution.steps import CallOptions
@@ -11,6 +11,8 @@ from resilience.execution.steps import CallOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+OPTIONS: Final = frozenset({"timeout", "num_retries", "max_retries", "priority", "validate"})
+"""What `take_options` looks for: a call that names none of them needs it not."""
 _DEFAULT_PRIORITY = 5
 
 
@@ -83,15 +85,17 @@ def chat_params(messages: Any, params: dict[str, Any]) -> dict[str, Any]:
             f"messages: {type(messages).__name__} is not allowed; "
             'allowed: a list of messages, such as [{"role": "user", "content": "hi"}]'
         )
-    return {**params, "messages": messages}
+    params["messages"] = messages
+    return params
 
 
 def input_params(asked: Any, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a call that takes ``input``.
+    """The parameters of a call that takes ``input``: the caller's own mapping, with it.
 
     Raises:
         ConfigurationError: There is none.
     """
     if asked is None:
         raise ConfigurationError("input: None is not allowed; allowed: a text or a list")
-    return {**params, "input": asked}
+    params["input"] = asked
+    return params

@@ -89,7 +89,8 @@ class Admission:
             return
         health = self._health
         health.in_flight.leave(self._ticket)
-        self._registry.answered(health, latency_seconds, self._registry.monotonic())
+        if (overdue := health.in_flight.succeeded(self._registry.monotonic(), latency_seconds)) is not None:
+            self._registry.on_time(health, overdue)
         self._answered_at = health.in_flight.last_success
         own, shared = self._own, self._shared
         opened = [health.breaker] if isinstance(own, Permit) and own.first_content(latency_seconds) else []
@@ -115,18 +116,23 @@ class Admission:
         settled, self._settled = self._settled, True  # one step under the GIL: two threads may both end a stream
         if settled:
             return
+        health, now = self._health, self._leave()
+        if outcome.kind is _SUCCEEDED:
+            # A stream has told its time to the first token already.
+            latency = outcome.latency_seconds if self._answered_at is None else None
+            if (overdue := health.in_flight.succeeded(now, latency)) is not None:
+                self._registry.on_time(health, overdue)
+            own, shared = health.breaker.doorway.era, health.provider.breaker.doorway.era
+            if own is not None and own is self._own and shared is not None and shared is self._shared:
+                own.calls += 1
+                shared.calls += 1
+                return
+        self._tell(outcome, shortened=shortened)
+
+    def _tell(self, outcome: Outcome, *, shortened: bool) -> None:
         health, kind = self._health, outcome.kind
-        now = self._leave()
         own, shared = self._own, self._shared
         breaker, provider = health.breaker, health.provider.breaker
-        if kind is _SUCCEEDED:
-            # A stream has told its time to the first token already.
-            self._registry.answered(health, outcome.latency_seconds if self._answered_at is None else None, now)
-            first, second = breaker.doorway.era, provider.doorway.era
-            if first is not None and first is own and second is not None and second is shared:
-                first.calls += 1
-                second.calls += 1
-                return
         verdict = VERDICTS[kind]
         target_effect, provider_effect = verdict.target, verdict.provider
         if shortened and kind is _TIMEOUT and self._others_succeeded():
@@ -152,16 +158,17 @@ class Admission:
             if isinstance(permit, Permit):
                 permit.ignore()
 
-    def _others_succeeded(self) -> bool:
-        last = self._health.in_flight.last_success
-        return last > self.started and last != self._answered_at
-
     def _leave(self) -> float:
         health = self._health
         health.in_flight.leave(self._ticket)
-        health.provider.leave()
+        if health.provider.max_concurrency is not None:
+            health.provider.leave()
         health.last_used = now = self._registry.monotonic()
         return now
+
+    def _others_succeeded(self) -> bool:
+        last = self._health.in_flight.last_success
+        return last > self.started and last != self._answered_at
 
     def _opened(self, opened: list[CircuitBreaker]) -> None:
         if len(opened) > 1:
@@ -171,7 +178,11 @@ class Admission:
             breaker.drain()
 
     def __del__(self) -> None:
-        if not getattr(self, "_settled", True):
+        try:
+            settled = self._settled
+        except AttributeError:
+            return  # it was never finished
+        if not settled:
             # The permits give themselves back as they are dropped; what we count ourselves is left here.
             self._settled = True
             self._health.provider.leave()

@@ -252,17 +252,15 @@ class HealthRegistry:
 
     # -- what came of it ------------------------------------------------------------------------------------
 
-    def answered(self, health: TargetHealth, latency_seconds: float | None, now: float) -> None:
-        """A target gave an answer, or the first content of one; None: its time has been told already."""
-        overdue = health.in_flight.succeeded(now, latency_seconds)
-        if overdue is not None:
-            self.hub.publish(TargetOnTime(health.target.name, health.target.provider, overdue))
+    def on_time(self, health: TargetHealth, overdue_seconds: float) -> None:
+        """An overdue target has given an answer, or the first content of one."""
+        self.hub.publish(TargetOnTime(health.target.name, health.target.provider, overdue_seconds))
 
     def tripped(self, health: TargetHealth) -> None:
         """A breaker of this target opened: the overdue rule has nothing to add."""
         overdue = health.in_flight.forgive(self.monotonic())
         if overdue is not None:
-            self.hub.publish(TargetOnTime(health.target.name, health.target.provider, overdue))
+            self.on_time(health, overdue)
 
     # -- looking and steering -------------------------------------------------------------------------------
 

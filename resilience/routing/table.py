@@ -86,6 +86,9 @@ class RouteTable:
         registry: Where targets are registered.
         make_target: Makes a target of a model and its parameters.
 
+    Attributes:
+        routes: Those of the settings by name, but for the wildcards.
+
     Raises:
         ConfigurationError: A target's model has no provider that LiteLLM knows.
     """
@@ -97,10 +100,10 @@ class RouteTable:
         self._lock = threading.Lock()
         self._made: OrderedDict[object, Route] = OrderedDict()
         self._single = RouteSettings(on_exhausted="fail")
-        self._routes = self._build()
+        self.routes = self._build()
         self._alone = {
             place.target.name: Route(None, (place,), self._single, single=True)
-            for route in self._routes.values()
+            for route in self.routes.values()
             for place in route.targets
         }
 
@@ -108,7 +111,7 @@ class RouteTable:
     def targets(self) -> list[Target]:
         """Every target of the settings, once."""
         return list(
-            {place.target.identity: place.target for route in self._routes.values() for place in route.targets}.values()
+            {place.target.identity: place.target for route in self.routes.values() for place in route.targets}.values()
         )
 
     def find(self, model: str | None, params: Mapping[str, Any]) -> tuple[Route, dict[str, Any]]:
@@ -135,7 +138,7 @@ class RouteTable:
             raise ConfigurationError(
                 f"model: {name!r} is not allowed; allowed: a route's name, a model string, None for the default route"
             )
-        route = self._routes.get(name)
+        route = self.routes.get(name)
         if route is not None and not credentials:
             return route, rest
         return self._remembered(name, credentials), rest
@@ -200,7 +203,7 @@ class RouteTable:
         return route
 
     def _make(self, name: str, credentials: dict[str, Any]) -> Route:
-        route = self._routes.get(name) or self._alone.get(name) or self._fitting(name)
+        route = self.routes.get(name) or self._alone.get(name) or self._fitting(name)
         if route is None:
             route = self._of_model(name, credentials)
         elif credentials:

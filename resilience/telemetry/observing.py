@@ -57,36 +57,36 @@ class Observed:
     """The observers of one runtime, and where they stand: before its engine and before its upstreams."""
 
     def __init__(self) -> None:
-        self._observers: tuple[Observer, ...] = ()
+        self.observers: tuple[Observer, ...] = ()
         self._relays: weakref.WeakSet[_Relay] = weakref.WeakSet()
 
     def add(self, observer: Observer) -> bool:
         """Let ``observer`` follow every request from now on. False: it does so already."""
-        if any(other is observer for other in self._observers):
+        if any(other is observer for other in self.observers):
             return False
-        self._observers = (*self._observers, observer)
+        self.observers = (*self.observers, observer)
         self._reconnect()
         return True
 
     def remove(self, observer: Observer) -> None:
         """Let it go. Requests that it follows end as they would have."""
-        self._observers = tuple(other for other in self._observers if other is not observer)
+        self.observers = tuple(other for other in self.observers if other is not observer)
         self._reconnect()
 
     def relay(self, upstream: Upstream) -> Upstream:
         """The upstream for an engine: observers may come between at any time."""
         relay = _Relay(upstream)
         self._relays.add(relay)
-        relay.connect(self._observers)
+        relay.connect(self.observers)
         return cast("Upstream", relay)
 
     def engine(self, engine: E) -> E:
         """The engine itself, or the observed one where somebody observes."""
-        return cast("E", _ObservedEngine(engine, self._observers)) if self._observers else engine
+        return cast("E", _ObservedEngine(engine, self.observers)) if self.observers else engine
 
     def _reconnect(self) -> None:
         for relay in list(self._relays):
-            relay.connect(self._observers)
+            relay.connect(self.observers)
 
 
 class _Relay:

@@ -224,11 +224,11 @@ def test_a_tenants_response_stays_on_the_tenants_target() -> None:
 
 
 def test_remembered_responses_are_bounded_under_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resilience.runtime._REMEMBERED_RESPONSES", 50)
+    monkeypatch.setattr("resilience.routing.homes._REMEMBERED", 50)
     fb, upstream = world()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: fb.responses("chat", "hi"), range(300)))
-    assert len(fb._response_targets) <= 50
+    assert len(fb._homes._targets) <= 50
     assert upstream.attempts == {"first": 300}
 
 
