@@ -12,12 +12,12 @@ import random
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.report import Report, Table, arguments, deliver
+from benchmarks.report import Report, Table, arguments, deliver, kept
 from benchmarks.rounds import quantile
 from resilience.clock import SYSTEM_CLOCK
 from resilience.testing import Fault, LoopbackProvider
@@ -32,13 +32,37 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 RIGHT = "The right answer."
 # How a provider counts as out of rotation, and as back in it.
 FEW, MOST, LOOK_SECONDS = 0.1, 0.75, 0.5
+SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What goes wrong.
+
+    Attributes:
+        fault: Of the first provider.
+        stream: Whether the requests are streams.
+        both: Whether the second provider has it too.
+        fault_seconds: How long, where it is not the window's own.
+    """
+
+    fault: Fault
+    stream: bool = False
+    both: bool = False
+    fault_seconds: float | None = None
+
+
 FAULTS = {
-    "503": Fault.http(503),
-    "refused": Fault.refuse(),
-    "hangs": Fault.hang(),
-    "40 % 500s": Fault.http(500).some(2, of=5),
-    "429": Fault.rate_limited(),
-    "empty": Fault.empty(),
+    "503": Scenario(Fault.http(503)),
+    "refused": Scenario(Fault.refuse()),
+    "hangs": Scenario(Fault.hang()),
+    "brownout": Scenario(Fault.brownout(0.3, 1, of=5)),
+    "40 % 500s": Scenario(Fault.http(500).some(2, of=5)),
+    "429": Scenario(Fault.rate_limited()),
+    "empty": Scenario(Fault.empty()),
+    "stream cut": Scenario(Fault.cut(at=2), stream=True),
+    "stream stalls": Scenario(Fault.stall(at=2), stream=True),
+    "all down for 4 s": Scenario(Fault.http(503), both=True, fault_seconds=4),
 }
 
 
@@ -88,20 +112,21 @@ class Meter:
         self.worst.clear()
 
 
-def resilience_door(first: str, second: str) -> Callable[[], Awaitable[Any]]:
-    """A route of two targets, with the tuned Router's limit of an attempt and its open time."""
+def resilience_door(first: str, second: str) -> Callable[..., Awaitable[Any]]:
+    """A route of two targets, with the tuned Router's limits of an attempt and its open time."""
     from resilience import MultiProviderFallback
 
     targets = [
         {"model": "openai/primary", "api_base": first, "api_key": "sk-none"},
         {"model": "openai/backup", "api_base": second, "api_key": "sk-none"},
     ]
-    route = {"targets": targets, "timeouts": {"attempt_seconds": 1}}
+    timeouts = {"attempt_seconds": 1, "first_token_seconds": 1, "stall_seconds": 1}
+    route = {"targets": targets, "timeouts": timeouts, "stream": {"buffer": "full"}}
     runtime = MultiProviderFallback({"breaker": {"open_seconds": 2}, "routes": {"chat": route}})
-    return lambda: runtime.acompletion(model="chat", messages=MESSAGES, timeout=DEADLINE_SECONDS)
+    return lambda **more: runtime.acompletion(model="chat", messages=MESSAGES, timeout=DEADLINE_SECONDS, **more)
 
 
-def router_door(first: str, second: str, **arguments: Any) -> Callable[[], Awaitable[Any]]:
+def router_door(first: str, second: str, **arguments: Any) -> Callable[..., Awaitable[Any]]:
     """LiteLLM's Router with a group for each provider and a fallback from one to the other."""
     import litellm
 
@@ -110,33 +135,40 @@ def router_door(first: str, second: str, **arguments: Any) -> Callable[[], Await
         for name, base in (("primary", first), ("backup", second))
     ]
     router = litellm.Router(model_list=models, fallbacks=[{"primary": ["backup"]}], **arguments)
-    return lambda: router.acompletion(model="primary", messages=MESSAGES)
+    return lambda **more: router.acompletion(model="primary", messages=MESSAGES, **more)
 
 
-CONTENDERS: dict[str, Callable[[str, str], Callable[[], Awaitable[Any]]]] = {
+CONTENDERS: dict[str, Callable[[str, str], Callable[..., Awaitable[Any]]]] = {
     "resilience": resilience_door,
     "LiteLLM Router, as documented": router_door,
     "LiteLLM Router, tuned": lambda first, second: router_door(
-        first, second, allowed_fails=1, cooldown_time=2, timeout=1, num_retries=0
+        first, second, allowed_fails=1, cooldown_time=2, timeout=1, stream_timeout=1, num_retries=0
     ),
 }
 
 
-async def scene(name: str, fault: Fault, window: Window, meter: Meter) -> dict[str, float | None]:
+async def scene(name: str, scenario: Scenario, window: Window, meter: Meter) -> dict[str, float | None]:
     """One contender, one fault, from the first request to the last answer."""
-    with LoopbackProvider(RIGHT, name="primary") as first, LoopbackProvider(RIGHT, name="backup") as second:
+    stream = {"stream": True} if scenario.stream else {}
+    if scenario.fault_seconds is not None:
+        window = replace(window, fault=scenario.fault_seconds)
+    with (
+        LoopbackProvider(RIGHT, name="primary", seed=SEED) as first,
+        LoopbackProvider(RIGHT, name="backup", seed=SEED + 1) as second,
+    ):
         ask = CONTENDERS[name](first.openai_base, second.openai_base)
         await _warm(first, second)
         for _ in range(5):
-            await ask()
+            await _text(await ask(**stream))
         meter.forget()
         results: list[tuple[float, float, bool]] = []
         started = perf_counter()
         fault_at, over_at = started + window.before, started + window.before + window.fault
-        tasks = [asyncio.create_task(_steer(first, fault, window))]
+        faulty = [first, second] if scenario.both else [first]
+        tasks = [asyncio.create_task(_steer(faulty, scenario.fault, window))]
         for number in range(int(RATE * window.whole)):
             await SYSTEM_CLOCK.asleep(max(0.0, started + number / RATE - perf_counter()))
-            tasks.append(asyncio.create_task(_request(ask, results)))
+            tasks.append(asyncio.create_task(_request(lambda: ask(**stream), results)))
         await asyncio.gather(*tasks)
         arrivals = meter.sent[first.port]
         attempts = len(arrivals) + len(meter.sent[second.port])
@@ -167,22 +199,29 @@ def _first(arrivals: list[float], begin: float, end: float, holds: Callable[[flo
     return None
 
 
-async def _steer(provider: LoopbackProvider, fault: Fault, window: Window) -> None:
+async def _steer(providers: list[LoopbackProvider], fault: Fault, window: Window) -> None:
     await SYSTEM_CLOCK.asleep(window.before)
-    await asyncio.to_thread(provider.set, fault)
+    for provider in providers:
+        await asyncio.to_thread(provider.set, fault)
     await SYSTEM_CLOCK.asleep(window.fault)
-    await asyncio.to_thread(provider.clear)
+    for provider in providers:
+        await asyncio.to_thread(provider.clear)
 
 
 async def _request(ask: Callable[[], Awaitable[Any]], results: list[tuple[float, float, bool]]) -> None:
     began = perf_counter()
     try:
         async with asyncio.timeout(DEADLINE_SECONDS + 0.1):
-            answer = await ask()
-        right = answer.choices[0].message.content == RIGHT
+            right = await _text(await ask()) == RIGHT
     except Exception:
         right = False
     results.append((began, perf_counter() - began, right))
+
+
+async def _text(answer: Any) -> str | None:
+    if not hasattr(answer, "__aiter__"):
+        return str(answer.choices[0].message.content)
+    return "".join([chunk.choices[0].delta.content or "" async for chunk in answer])
 
 
 async def _warm(*providers: LoopbackProvider) -> None:
@@ -233,7 +272,7 @@ def compete(names: list[str], faults: list[str], window: Window) -> list[Table]:
         )
         for name in names
     }
-    rng, tables = random.Random(7), []
+    rng, tables = random.Random(SEED), []
     try:
         for child in children.values():
             _next_line(child)  # it has imported what it needs
@@ -269,7 +308,8 @@ def _next_line(child: subprocess.Popen[str]) -> str:
 def main() -> None:
     parser = arguments(QUESTION)
     parser.add_argument("--faults", default=",".join(FAULTS), help="which, separated by commas (default: all)")
-    parser.add_argument("--window", default="1,3,4", help="seconds before, during and after (default %(default)s)")
+    parser.add_argument("--window", default="1,3,6", help="seconds before, during and after (default %(default)s)")
+    parser.add_argument("--add", action="store_true", help="keep what the results hold of other faults")
     parser.add_argument("--contend", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     faults = [fault for fault in options.faults.split(",") if fault]
@@ -287,14 +327,18 @@ def main() -> None:
     method = (
         f"Real HTTP on the loopback interface, {RATE} requests a second whether answers come or not, each with a "
         f"deadline of {DEADLINE_SECONDS:g} s. The first of two providers is at fault for {window.fault:g} of "
-        f"{window.whole:g} s. Each contender has a process of its own, and they take turns. Every attempt on the "
-        "wire that did not become a right answer is wasted; out of rotation means that at most "
-        f"{FEW:.0%} of half a second's requests reach the provider, back in it that {MOST:.0%} do. "
-        "Resilience has attempt_seconds 1 and open_seconds 2, defaults otherwise; the tuned Router has timeout 1, "
-        "cooldown_time 2, allowed_fails 1 and no retries; the other one is LiteLLM's documented example, a list of "
-        "models and fallbacks."
+        f"{window.whole:g} s. For each fault the contenders take turns, each in a process of its own. Every attempt "
+        "on the wire that did not become a right answer is wasted; out of rotation means that at most "
+        f"{FEW:.0%} of half a second's requests reach the provider, back in it that {MOST:.0%} do (none if not within "
+        f"the {window.after:g} s). Resilience has limits of 1 s for an attempt, a first token and a pause in a stream, "
+        "open_seconds 2, and streams held back until they are whole (`buffer: full`), defaults otherwise; the tuned "
+        "Router has timeout 1, stream_timeout 1, cooldown_time 2, allowed_fails 1 and no retries; the other one is "
+        "LiteLLM's documented example, a list of models and fallbacks. A brownout answers 0.3 s late and leaves a "
+        f"fifth of the requests hanging. Chance has the seed {SEED}."
     )
-    deliver(Report("failover", QUESTION, method, tables), options)
+    if options.add:
+        tables = kept("failover", tables, [f"Fault: {fault}" for fault in FAULTS])
+    deliver(Report("failover", QUESTION, method, tables, seed=SEED), options)
 
 
 if __name__ == "__main__":

@@ -113,11 +113,25 @@ def _pyresilience(failures: int, seconds: float) -> Callable[..., Any]:
     return pyresilience.resilient(circuit_breaker=config)
 
 
+def _nopanic(failures: int, seconds: float) -> Callable[..., Any]:
+    import nopanic
+
+    return nopanic.circuit_breaker(failure_threshold=0.25, min_calls=failures, reset_timeout=seconds)
+
+
+def _resilix(failures: int, seconds: float) -> Callable[..., Any]:
+    import resilix
+
+    return resilix.protect.circuit(failures=failures, reset_timeout=seconds)
+
+
 PEERS = (
+    Peer("resilix", "failures in a row", "resilix", _resilix, _resilix),
     Peer("circuitbreaker", "failures in a row", "circuitbreaker", _circuitbreaker, _circuitbreaker),
     Peer("aiobreaker", "failures in a row", "aiobreaker", _aiobreaker, _aiobreaker),
     Peer("purgatory", "failures in a row", "purgatory", _purgatory, _purgatory_async),
     Peer("pyresilience", "failures in a row", "pyresilience", _pyresilience, _pyresilience),
+    Peer("nopanic", "rate over a window", "nopanic", _nopanic, _nopanic),
     Peer("interlock-cb", "rate over a window", "interlock", _interlock, _interlock),
     Peer("fluxgate", "rate over a window", "fluxgate", _fluxgate, _fluxgate_async),
     Peer("pybreaker", "failures in a row", "pybreaker", _pybreaker, None),

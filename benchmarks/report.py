@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.picture import RESULTS, draw
 from resilience.clock import SYSTEM_CLOCK
 
-RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("litellm-resilience", "litellm", "pybreaker", "pydantic", "openai")
 
 Cell = str | float | int | None
@@ -61,12 +61,14 @@ class Report:
         question: What it answers.
         method: How, in a sentence or two.
         tables: The findings.
+        seed: Of chance, where there is any.
     """
 
     name: str
     question: str
     method: str
     tables: list[Table]
+    seed: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same for programs."""
@@ -75,6 +77,7 @@ class Report:
             "question": self.question,
             "method": self.method,
             "machine": machine(),
+            "seed": self.seed,
             "tables": [
                 {
                     "title": table.title,
@@ -95,6 +98,8 @@ class Report:
             self.method,
             "",
             f"{kind['date']}, {kind['cpu']}, {kind['cores']} cores, {kind['python']}; {packages}.",
+            "",
+            f"![{self.question}]({self.name}.svg)",
         ]
         return "\n".join(head) + "\n\n" + "\n\n".join(table.as_markdown() for table in self.tables) + "\n"
 
@@ -135,6 +140,19 @@ def deliver(report: Report, options: argparse.Namespace) -> None:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{report.name}.md").write_text(text, encoding="utf-8")
         (RESULTS / f"{report.name}.json").write_text(found, encoding="utf-8")
+        draw(report.name)
+
+
+def kept(name: str, tables: list[Table], order: list[str]) -> list[Table]:
+    """These tables, and those of the last results that are not among them, in the order of their titles."""
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["tables"] if path.exists() else []
+    found = {table.title: table for table in tables}
+    for table in before:
+        if table["title"] not in found and table["title"] in order:
+            rows = [list(row.values()) for row in table["rows"]]
+            found[table["title"]] = Table(table["title"], tuple(table["rows"][0]), rows, table["note"])
+    return sorted(found.values(), key=lambda table: order.index(table.title))
 
 
 def _cpu() -> str:

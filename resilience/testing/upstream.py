@@ -102,7 +102,7 @@ class ScriptedUpstream:
 
     Attributes:
         log: Which targets were called, in order: one entry per attempt.
-        open_streams: How many streams are open now.
+        open_streams: How many streams nobody has hung up on; one that ended by itself need not be.
         prefills: The beginnings that targets were given to write on after, in order.
         refusers: Targets that take none.
     """

@@ -604,6 +604,27 @@ def test_a_streak_with_a_long_pause_in_it_is_no_streak(clock: SteppingClock) -> 
     assert breaker.current_state == "closed"
 
 
+def test_every_rejection_is_an_exception_of_its_own(clock: SteppingClock) -> None:
+    breaker = make(clock)
+    trip(breaker)
+    rejections = []
+    for _ in range(3):
+        with pytest.raises(CircuitOpenError) as caught:
+            breaker.call(int)
+        rejections.append(caught.value)
+    assert len({id(rejection) for rejection in rejections}) == 3
+    # A shared one would collect the frames of everybody who was refused.
+    lengths = [len(list(walk_frames(rejection))) for rejection in rejections]
+    assert len(set(lengths)) == 1
+
+
+def walk_frames(error: BaseException) -> Any:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
 def test_jitter_is_drawn_once_per_opening(clock: SteppingClock) -> None:
     draws = 0
 

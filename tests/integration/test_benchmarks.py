@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
+
+from benchmarks import picture
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(
@@ -28,6 +31,32 @@ def run_quick(name: str) -> dict:
     assert done.returncode == 0, done.stderr
     assert sorted((ROOT / "benchmarks" / "results").glob("*")) == before, "a quick run must write nowhere"
     return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_every_result_has_one_picture_that_stands_in_its_page(path: Path) -> None:
+    drawn = path.with_suffix(".svg").read_text(encoding="utf-8")
+    tree = ET.fromstring(drawn)  # noqa: S314 (our own file)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert tree.findtext("{http://www.w3.org/2000/svg}title") == found["question"]
+    widths = [float(bar.get("width", "0")) for bar in tree.iter("{http://www.w3.org/2000/svg}rect")]
+    assert sum(width > 0 for width in widths) >= 2, "a picture of nothing"
+    assert "prefers-color-scheme: dark" in drawn
+    assert path.with_suffix(".md").read_text(encoding="utf-8").count(f"({path.stem}.svg)") == 1
+
+
+def test_pictures_are_drawn_from_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "RESULTS", tmp_path)
+    rows = [{"case": "resilience", "s": 1.0}, {"case": "bare & <odd>", "s": 2.0}, {"case": "gone", "s": None}]
+    table = {"title": "One", "note": "", "rows": rows}
+    (tmp_path / "new.json").write_text(json.dumps({"question": "Which?", "tables": [table]}), encoding="utf-8")
+    (tmp_path / "new.md").write_text("# Which?\n\nSo.\n\n## One\n", encoding="utf-8")
+    for _ in range(2):
+        picture.draw("new")
+    assert (tmp_path / "new.md").read_text(encoding="utf-8") == "# Which?\n\nSo.\n\n![Which?](new.svg)\n\n## One\n"
+    tree = ET.parse(tmp_path / "new.svg")  # noqa: S314 (likewise)
+    widths = [float(bar.get("width", "0")) for bar in tree.iter("{http://www.w3.org/2000/svg}rect")]
+    assert 0 == widths[2] < widths[0] < widths[1]
 
 
 def rows(report: dict, title: str) -> list[dict]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from resilience.breaker.circuit import CircuitBreaker
 from resilience.middleware.headers import (
     LONGEST_SECONDS,
     delay_in_body,
@@ -20,6 +21,9 @@ from resilience.middleware.headers import (
     should_retry,
     until_next_month,
 )
+from resilience.outcome import Kind, Outcome
+from resilience.settings import BreakerSettings
+from resilience.testing.clock import ManualClock
 
 # A noisy machine is no failure.
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -169,3 +173,16 @@ def test_sentences_that_providers_use(text, seconds):
 def test_access_is_regained_at_the_time_that_is_said():
     said = "You have reached your specified API usage limits. You will regain access on 2026-04-01 at 00:00 UTC."
     assert regained_in(said, NOW) == pytest.approx((datetime(2026, 4, 1, tzinfo=UTC) - NOW).total_seconds())
+
+
+@PATIENT
+@given(st.dictionaries(NAMES, VALUES), st.sampled_from([Kind.SERVER_ERROR, Kind.RATE_LIMITED, Kind.OVERLOADED]))
+def test_no_retry_after_opens_a_breaker_for_longer_than_allowed(headers, kind):
+    clock = ManualClock()
+    policy = BreakerSettings(consecutive_failures=1, open_max_seconds=300, jitter=0)
+    breaker = CircuitBreaker(name="x", role="target", policy=policy, clock=clock)
+    outcome = Outcome(kind, ConnectionError(), retry_after_seconds=retry_after(headers, NOW))
+    breaker.acquire().settle(outcome)
+    assert breaker.current_state == "open"
+    clock.advance(300)
+    breaker.acquire().success()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -71,6 +72,16 @@ async def test_a_decorated_coroutine_counts_refuses_and_recovers(breaker: Circui
         await bad()
     assert breaker.current_state == "open"
     assert asyncio.iscoroutinefunction(good)
+
+
+async def test_call_async_needs_no_tornado(monkeypatch: pytest.MonkeyPatch, breaker: CircuitBreaker) -> None:
+    monkeypatch.setitem(sys.modules, "tornado", None)  # importing it raises from here on
+    assert await breaker.call_async(works) == 1
+    for _ in range(3):
+        with pytest.raises(ProviderError):
+            await breaker.call_async(fails)
+    with pytest.raises(CircuitOpenError):
+        await breaker.call_async(works)
 
 
 def test_call_and_a_decorated_function_count_refuse_and_recover(breaker: CircuitBreaker, clock: ManualClock) -> None:
