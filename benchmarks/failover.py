@@ -86,7 +86,7 @@ class Meter:
 
     sent: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     active: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    worst: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    crowd: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
     def attach(self) -> None:
         """Count everything that this process sends through httpx."""
@@ -98,7 +98,7 @@ class Meter:
             port = request.url.port
             self.sent[port].append(perf_counter())
             self.active[port] += 1
-            self.worst[port] = max(self.worst[port], self.active[port])
+            self.crowd[port].append(self.active[port])
             try:
                 return await send(client, request, **options)
             finally:
@@ -109,7 +109,12 @@ class Meter:
     def forget(self) -> None:
         """Start from nothing."""
         self.sent.clear()
-        self.worst.clear()
+        self.crowd.clear()
+
+    def worst(self, port: int, begin: float, end: float) -> int:
+        """The most at once on one port that were sent between two times."""
+        there = zip(self.sent[port], self.crowd[port], strict=True)
+        return max((crowd for at, crowd in there if begin <= at < end), default=0)
 
 
 def resilience_door(first: str, second: str) -> Callable[..., Awaitable[Any]]:
@@ -165,14 +170,16 @@ async def scene(name: str, scenario: Scenario, window: Window, meter: Meter) -> 
         started = perf_counter()
         fault_at, over_at = started + window.before, started + window.before + window.fault
         faulty = [first, second] if scenario.both else [first]
-        tasks = [asyncio.create_task(_steer(faulty, scenario.fault, window))]
+        steered = asyncio.create_task(_steer(faulty, scenario.fault, window))
+        tasks: list[asyncio.Task[Any]] = [steered]
         for number in range(int(RATE * window.whole)):
             await SYSTEM_CLOCK.asleep(max(0.0, started + number / RATE - perf_counter()))
             tasks.append(asyncio.create_task(_request(lambda: ask(**stream), results)))
         await asyncio.gather(*tasks)
         arrivals = meter.sent[first.port]
         attempts = len(arrivals) + len(meter.sent[second.port])
-        worst = meter.worst[first.port]
+        # A stream has been sent when its head is there; how many are open, the provider knows.
+        worst = max(meter.worst(first.port, fault_at, over_at), steered.result())
     during = [(took, right) for began, took, right in results if fault_at <= began < over_at]
     right = sum(ok for _, _, ok in results)
     return {
@@ -199,13 +206,17 @@ def _first(arrivals: list[float], begin: float, end: float, holds: Callable[[flo
     return None
 
 
-async def _steer(providers: list[LoopbackProvider], fault: Fault, window: Window) -> None:
+async def _steer(providers: list[LoopbackProvider], fault: Fault, window: Window) -> int:
+    """Bring the fault and take it away. Returns the most requests that the first one had at once meanwhile."""
     await SYSTEM_CLOCK.asleep(window.before)
     for provider in providers:
         await asyncio.to_thread(provider.set, fault)
+        provider.forget()
     await SYSTEM_CLOCK.asleep(window.fault)
+    worst = providers[0].max_concurrency
     for provider in providers:
         await asyncio.to_thread(provider.clear)
+    return worst
 
 
 async def _request(ask: Callable[[], Awaitable[Any]], results: list[tuple[float, float, bool]]) -> None:

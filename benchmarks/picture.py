@@ -15,7 +15,7 @@ WIDTH, LABEL, VALUE, BAR, GAP, TOP = 900, 250, 62, 15, 4, 64
 # Blue, orange and grey of Okabe and Ito's palette, which the colour-blind can tell apart.
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #1f2328; }
-  .title { font-size: 16px; font-weight: 600; }
+  .title { font-size: 15px; font-weight: 600; }
   .group { font-weight: 600; }
   .quiet { fill: #59636e; font-size: 12px; }
   .c0 { fill: #0072b2; } .c1 { fill: #8c959f; } .c2 { fill: #e69f00; }
@@ -110,7 +110,7 @@ def _svg(question: str, panels: tuple[Panel, ...], columns: list[list[Any]]) -> 
                 parts += [f'<text class="group" x="0" y="{y + 12}">{escape(group)}</text>'] if at == 0 else []
                 y += BAR + GAP
             for name, value in bars:
-                colour = 0 if "resilience" in name else 2 if name.endswith("tuned") else 1
+                colour = 0 if name.split(", ")[0] == "resilience" else 2 if name.endswith("tuned") else 1
                 length = _length(value, values, panel.log) * (width - VALUE)
                 if at == 0:
                     parts.append(f'<text x="{LABEL - 8}" y="{y + 12}" text-anchor="end">{escape(name[:36])}</text>')

@@ -182,7 +182,7 @@ def test_no_retry_after_opens_a_breaker_for_longer_than_allowed(headers, kind):
     policy = BreakerSettings(consecutive_failures=1, open_max_seconds=300, jitter=0)
     breaker = CircuitBreaker(name="x", role="target", policy=policy, clock=clock)
     outcome = Outcome(kind, ConnectionError(), retry_after_seconds=retry_after(headers, NOW))
-    breaker.acquire().settle(outcome)
+    breaker.acquire().settle(outcome, outcome.verdict.target)
     assert breaker.current_state == "open"
     clock.advance(300)
     breaker.acquire().success()
