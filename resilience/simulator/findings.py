@@ -11,6 +11,7 @@ from resilience.simulator.ledger import CLOSED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from resilience.simulator.arrivals import Span
     from resilience.simulator.ledger import Ledger
     from resilience.simulator.world import Incident, World
 
@@ -27,7 +28,8 @@ class Turn:
         starts_seconds: When it began.
         lasts_seconds: For how long.
         eject_seconds: From its start until its targets were out; None where they never were.
-        recover_seconds: From its end until they were back; None where they were not out by then.
+        recover_seconds: From its end until they were back, in simulated time; None where they were not out by then,
+            or were not back at the end.
     """
 
     provider: str
@@ -98,7 +100,7 @@ def findings_of(policy: str, world: World) -> Findings:
     wasted = ledger.attempts - right
     availability = _share(right, ledger.requests)
     struck_right = ledger.struck_answered + ledger.refused  # wrong requests come in an incident of their own
-    turns = tuple(_turn(one, ledger) for one in world.incidents if one.outage.fails != "bad_request")
+    turns = tuple(_turn(one, ledger, world.spans) for one in world.incidents if one.outage.fails != "bad_request")
     latencies, added = sorted(ledger.latencies), sorted(ledger.added)
     return Findings(
         policy,
@@ -138,7 +140,7 @@ def _whole(world: World, right: int) -> float | None:
     return (right + quiet * left_out) / (ledger.requests + left_out)
 
 
-def _turn(incident: Incident, ledger: Ledger) -> Turn:
+def _turn(incident: Incident, ledger: Ledger, spans: Sequence[Span]) -> Turn:
     ejects: list[float] = []
     returns: list[float] = []
     for process, changes in enumerate(ledger.changes):
@@ -150,7 +152,7 @@ def _turn(incident: Incident, ledger: Ledger) -> Turn:
                 ejects += [out[0] - incident.starts_at] if out else []
             if ledger.state_at(process, name, incident.ends_at) != CLOSED:
                 back = [at for at, state in changes[name] if at > incident.ends_at and state == CLOSED]
-                returns += [back[0] - incident.ends_at] if back else []
+                returns += [_watched(spans, incident.ends_at, back[0])] if back else []
     outage = incident.outage
     return Turn(
         incident.provider,
@@ -162,6 +164,11 @@ def _turn(incident: Incident, ledger: Ledger) -> Turn:
         median(ejects) if ejects else None,
         median(returns) if returns else None,
     )
+
+
+def _watched(spans: Sequence[Span], start: float, stop: float) -> float:
+    """Seconds between two times, without those that nobody simulated: without requests nothing recovers."""
+    return sum(max(0.0, min(stop, end) - max(start, begin)) for begin, end in spans)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float | None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from resilience.simulator.findings import Findings
+    from resilience.simulator.scenario import FleetSettings
     from resilience.simulator.world import World
 
 
@@ -51,7 +52,7 @@ class Simulation:
                 if scenario.watch
                 else ""
             )
-            + f", {scenario.fleet.processes} process{'es' if scenario.fleet.processes > 1 else ''}",
+            + _fleet(scenario.fleet),
             "",
             *_table(_ROWS, self.findings),
             "",
@@ -72,7 +73,7 @@ _ROWS: list[tuple[str, Callable[[Findings], str]]] = [
     ("probes", lambda one: f"{one.probes:,}"),
     ("time to eject, worst", lambda one: _pair(one.eject_seconds)),
     ("time to recover, worst", lambda one: _pair(one.recover_seconds)),
-    ("incidents not noticed", lambda one: f"{one.unnoticed}"),
+    ("ejected nothing", lambda one: f"{one.unnoticed}"),
     ("cost", lambda one: f"${one.cost_usd:,.2f}"),
 ]
 
@@ -90,6 +91,12 @@ def _table(rows: Sequence[tuple[str, Callable[[Findings], str]]], findings: Sequ
         )
         for row in shown
     ]
+
+
+def _fleet(fleet: FleetSettings) -> str:
+    if fleet.processes == 1:
+        return ""
+    return f", {fleet.processes} processes {'that share a store' if fleet.shared else 'on their own'}"
 
 
 def _incidents(found: Findings) -> list[str]:

@@ -10,6 +10,7 @@ from resilience.simulator.arrivals import arrivals
 from resilience.simulator.chance import Chance
 from resilience.simulator.clockwork import Clockwork
 from resilience.simulator.driver import Driver, Journey
+from resilience.simulator.fleet import Fleet
 from resilience.simulator.ledger import Ledger
 from resilience.simulator.policies import EnginePolicy
 from resilience.simulator.providers import SimulatedTarget, Strike
@@ -103,6 +104,7 @@ class World:
 
     def __init__(self, scenario: Scenario, seed: int, make_policy: MakePolicy = EnginePolicy) -> None:
         self.scenario = scenario
+        self._seed = seed
         self.incidents = incidents_of(scenario, seed)
         self.spans = spans_of(scenario, self.incidents)
         self.watched_seconds = sum(stop - start for start, stop in self.spans)
@@ -130,12 +132,18 @@ class World:
 
     def run(self) -> Ledger:
         """Let it happen."""
+        fleet = None
         if isinstance(self.policy, EnginePolicy):
+            if self.scenario.fleet.shared:
+                fleet = Fleet(self.scenario.fleet, self.policy.processes, self.clock, self._seed)
             self.policy.open()
         for incident in self.incidents:
             self._set(incident)
         self._next_arrival(None)
-        self.clock.run()
+        if fleet is None:
+            self.clock.run()
+        else:
+            fleet.run()
         return self.ledger
 
     # ---- requests

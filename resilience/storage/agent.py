@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.clock import SYSTEM_CLOCK
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from resilience.breaker.circuit import CircuitBreaker
+    from resilience.clock import Clock
     from resilience.events import Event
+    from resilience.storage.redis import Store
     from resilience.storage.row import Row
 
 POLL_SECONDS: Final = 1.0
@@ -58,6 +61,9 @@ class Agent:
         address: The store's address; see `resilience.storage.redis.RedisStore`.
         publish: Hears `StorageDegraded` and `StorageRestored`.
         rng: Where jitter comes from.
+        clock: Where time comes from.
+        make_store: Makes the store. Default: the one at ``address``.
+        member: This process's name in the fleet. Default: made of its host, its number and chance.
 
     Attributes:
         online: Whether the store answers; otherwise every breaker goes by what this process knows.
@@ -66,12 +72,25 @@ class Agent:
         ConfigurationError: The redis client is not installed.
     """
 
-    def __init__(self, address: str, publish: Callable[[Event], None], *, rng: random.Random | None = None) -> None:
-        load_client()  # here, since a process that forks during another thread's import could never import it
+    def __init__(
+        self,
+        address: str,
+        publish: Callable[[Event], None],
+        *,
+        rng: random.Random | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        make_store: Callable[[], Store] | None = None,
+        member: str | None = None,
+    ) -> None:
+        if make_store is None:
+            load_client()  # here, since a process that forks during another thread's import could never import it
         self._address = address
+        self._clock = clock
+        self._make_store = make_store or partial(RedisStore, address)
+        self._named = member
         self._publish = publish
         self._rng = rng or random.Random()
-        self._monotonic = SYSTEM_CLOCK.monotonic
+        self._monotonic = clock.monotonic
         self._seats: weakref.WeakValueDictionary[str, Seat] = weakref.WeakValueDictionary()
         self._buried: list[Any] = []
         self._degraded_at: float | None = None
@@ -81,16 +100,16 @@ class Agent:
 
     def _renew(self) -> None:
         self.online = False
-        self.member = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.member = self._named or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._lock = threading.Lock()
         self._known = threading.Event()
-        self._store = RedisStore(self._address)
+        self._store = self._make_store()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._awake = False
         self._revision = 0
         self._unheard = 0
-        self._post = Post(self._store, self._members, self.member)
+        self._post = Post(self._store, self._members, self.member, self._clock)
 
     # -- called from anywhere -------------------------------------------------------------------------------
 
@@ -106,6 +125,13 @@ class Agent:
         """Start the thread, and wait a moment for what the fleet knows."""
         self._start()
         self._known.wait(FIRST_WAIT_SECONDS)
+
+    async def live(self) -> None:
+        """Do the agent's work on the caller's loop instead of a thread's, until cancelled."""
+        self._delay_seconds = 0.0
+        self._woken, self._stopped = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        await self._live()
 
     def wake(self) -> None:
         """There are notes to deliver. Costs next to nothing if that is known."""

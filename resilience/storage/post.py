@@ -12,7 +12,8 @@ from resilience.storage.row import write_state
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from resilience.storage.redis import RedisStore, Reply
+    from resilience.clock import Clock
+    from resilience.storage.redis import Reply, Store
     from resilience.storage.seat import Pending, Seat
 
 STREAK_AGE_MS: Final = 300
@@ -26,17 +27,18 @@ class Post:
         store: Where to.
         seats: Whose notes; asked anew each time.
         member: This process's name, which makes its leases and transitions known as its own.
+        clock: Where time comes from.
 
     Attributes:
         flushed_at: Monotonic time at which window counts were told last.
     """
 
-    def __init__(self, store: RedisStore, seats: Callable[[], list[Seat]], member: str) -> None:
+    def __init__(self, store: Store, seats: Callable[[], list[Seat]], member: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self._store = store
         self._seats = seats
         self._member = member
         self._number = 0
-        self._monotonic = SYSTEM_CLOCK.monotonic
+        self._monotonic = clock.monotonic
         self.flushed_at = 0.0
 
     async def push(self) -> None:
@@ -77,7 +79,8 @@ class Post:
         for seat in sorted(self._seats(), key=lambda seat: seat.breaker.role == "provider"):
             while seat.asking and not seat.is_dirty:
                 with seat.breaker.lock:
-                    kind = seat.asking.pop()
+                    kind = max(seat.asking)  # a probe before an eager one
+                    seat.asking.discard(kind)
                     generation = seat.generation
                     if not self._is_of_use(seat):
                         seat.refused(kind, self._monotonic(), 0.0)

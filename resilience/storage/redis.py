@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
@@ -31,6 +31,53 @@ class Reply:
     word: str
     row: Row | None
     at: float = 0.0
+
+
+class Store(Protocol):
+    """What the agent asks of a store. `RedisStore` is the real one; the simulator has another."""
+
+    clock: ServerClock
+
+    async def connect(self) -> None:
+        """Connect, and read the server's clock."""
+
+    async def close(self) -> None:
+        """Hang up."""
+
+    async def time(self) -> float:
+        """Ask the server for its time. Returns the seconds that the round trip took."""
+
+    async def revision(self) -> int:
+        """A number that grows with every change."""
+
+    async def changed(self, since: int) -> list[str]:
+        """The ids of the breakers that changed after a revision."""
+
+    async def rows(self, ids: Sequence[str]) -> dict[str, Row | None]:
+        """Rows by id."""
+
+    async def news(self, seconds: float) -> bytes | None:
+        """The next message, None if none comes in time."""
+
+    async def show(self, member: str) -> None:
+        """Show that this process lives."""
+
+    async def leave(self, member: str) -> None:
+        """Say that this process goes."""
+
+    async def move(self, identity: str, mode: str, generation: int, state: str, payload: str) -> Reply:
+        """Compare and set one transition."""
+
+    async def lease(
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float
+    ) -> Reply:
+        """Ask for the right to one probe."""
+
+    async def settle(self, identity: str, generation: int, seconds: float, entries: str) -> Reply:
+        """Tell what became of leases."""
+
+    async def count(self, ids: Sequence[str], batches: str) -> list[list[int]]:
+        """Add window counts of several breakers. Returns the fleet's sums for each."""
 
 
 class RedisStore:

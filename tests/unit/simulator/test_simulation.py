@@ -151,6 +151,29 @@ def test_only_the_time_around_incidents_is_simulated_and_the_rest_is_weighed() -
     assert 0.9969 < theirs.whole_availability < 0.9971  # 30 s of 10,000
 
 
+def fleet(*, shared: bool, **more: Any) -> Scenario:
+    store = {"shared": True, "delay_seconds": 0.003, **more} if shared else {}
+    return scenario(down(), traffic={"per_second": 8.0}, fleet={"processes": 8, **store})
+
+
+def test_processes_that_share_a_store_learn_an_outage_once() -> None:
+    together, alone = findings(fleet(shared=True)), findings(fleet(shared=False))
+    assert together.requests == together.answered == alone.requests == alone.answered
+    assert together.wasted < alone.wasted / 2
+    assert together.probes < alone.probes / 2
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"lost_share": 0.5}, {"delay_seconds": 0.5}, {"away": [{"at_seconds": 25, "lasts_seconds": 50}]}],
+    ids=["messages are lost", "a slow store", "no store"],
+)
+def test_a_fleets_store_may_fail_and_requests_do_not(trouble: dict[str, Any]) -> None:
+    found = findings(fleet(shared=True, **trouble))
+    assert found.answered == found.requests
+    assert found.wasted_share < 0.1
+
+
 def test_arrivals_of_every_kind_come_as_often_as_they_are_told() -> None:
     for traffic in ({"arrivals": "constant"}, {"arrivals": "poisson"}, {"arrivals": "diurnal", "day_seconds": 60.0}):
         assert 2200 < findings(scenario(traffic=traffic)).requests < 2600, traffic
@@ -171,6 +194,8 @@ def test_the_same_seed_gives_the_same_result_to_the_byte_in_every_process() -> N
         "told = scenario(down(share=0.5), down(at=70, fails='hang'), traffic={'stream_share': 0.5})\n"
         "found = simulate(told, baselines=['litellm', 'retries'])\n"
         "print(found.as_json(), found.as_text(), draw(found))\n"
+        "fleet = {'processes': 4, 'shared': True, 'lost_share': 0.1}\n"
+        "print(simulate(scenario(down(), fleet=fleet)).as_json())\n"
     )
     texts = set()
     for hash_seed in ("0", "1", "4242"):
