@@ -24,7 +24,7 @@ BAND: Final = 8
 """How high a state is drawn, one band for each process."""
 MOST_PROCESSES: Final = 8
 _GAP: Final = 44
-_STATES: Final = {CLOSED: "in rotation", HALF_OPEN: "half-open", OVERDUE: "overdue", OPEN: "open"}
+_STATES: Final = {CLOSED: "in rotation", HALF_OPEN: "half-open, or due", OVERDUE: "overdue", OPEN: "open"}
 _STYLE: Final = """
 svg { --ink:#1f2328; --faint:#59636e; --paper:#ffffff; --line:#d1d9e0; --ok:#8fb8ff; --bad:#d1242f; --fault:#d1242f;
   --closed:#4ac26b; --half-open:#d4a72c; --overdue:#e16f24; --open:#cf222e;

@@ -113,20 +113,31 @@ class _Listening:
     def __init__(self, standing: Standing, clock: Clockwork, registry: HealthRegistry) -> None:
         self._standing = standing
         self._clock = clock
+        self._generations: dict[str, int] = {}
         registry.subscribe(self.hear)
 
     def hear(self, event: Event) -> None:
         now = self._clock.time
         if isinstance(event, CircuitOpened | CircuitIsolated):
-            if isinstance(event, CircuitOpened) and event.shadow:
-                return
+            if isinstance(event, CircuitOpened):
+                if event.shadow:
+                    return
+                self._clock.at(now + event.open_seconds, self._due, event)
+            self._generations[event.breaker] = event.generation
             self._standing.circuit(event.breaker, event.provider, OPEN, now)
         elif isinstance(event, CircuitHalfOpened):
+            self._generations[event.breaker] = event.generation
             self._standing.circuit(event.breaker, event.provider, HALF_OPEN, now)
         elif isinstance(event, CircuitClosed):
+            self._generations[event.breaker] = event.generation
             self._standing.circuit(event.breaker, event.provider, CLOSED, now)
         elif isinstance(event, TargetOverdue | TargetOnTime):
             self._standing.overdue(event.target, now, is_so=isinstance(event, TargetOverdue))
+
+    def _due(self, event: CircuitOpened) -> None:
+        """Its open time is over: it waits for a probe, also where no request comes by."""
+        if self._generations.get(event.breaker) == event.generation:
+            self._standing.circuit(event.breaker, event.provider, HALF_OPEN, self._clock.time)
 
 
 def make_target(

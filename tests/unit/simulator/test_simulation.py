@@ -212,6 +212,26 @@ def test_an_unknown_baseline_is_named() -> None:
         simulate(scenario(), baselines=["nginx"])
 
 
+def test_a_bad_half_hour_shows_the_gain_over_each_baseline() -> None:
+    """In small what ``benchmarks.simulator`` shows in large: hangs, grey faults, empty answers, both down at once."""
+    told = scenario(
+        down(at=100, lasts=120, fails="hang"),
+        down(at=400, lasts=300, share=0.25),
+        down(at=900, lasts=120, fails="empty", share=0.5),
+        down(at=1200, lasts=60, fails="connection"),
+        lasts_seconds=1500.0,
+        traffic={"per_second": 10.0},
+        route_keys={"timeouts": {"attempt_seconds": 8, "deadline_seconds": 16}},
+        providers={"anthropic": {"outages": [down(at=1220, lasts=4)]}},
+    )
+    ours, *theirs = findings(told, *BASELINES)
+    assert ours.availability > 0.999
+    for baseline in theirs:
+        assert baseline.requests == ours.requests
+        assert baseline.requests - baseline.answered > 10 * (ours.requests - ours.answered + 1), baseline.policy
+        assert baseline.policy == "none" or baseline.wasted > ours.wasted, baseline.policy
+
+
 def test_the_picture_is_wellformed_and_escapes_what_people_wrote() -> None:
     told = scenario(
         down(share=0.5),
