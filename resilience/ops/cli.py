@@ -121,11 +121,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("file", metavar="FILE", help="a YAML or JSON file")
 
-    commands.add_parser(
+    schema = commands.add_parser(
         "schema",
         help="print the JSON schema of the settings",
-        description="Prints the JSON schema of the settings, for editors and CI.",
+        description="Prints the JSON schema of the settings, or of a simulation's scenario, for editors and CI.",
     )
+    schema.add_argument("--scenario", action="store_true", help="the scenario of `resilience simulate` instead")
     simulation = commands.add_parser(
         "simulate",
         help="try settings out on simulated outages, in virtual time",
@@ -192,18 +193,22 @@ def _check(chosen: argparse.Namespace) -> int:
     return run_check(chosen.file)
 
 
-def _schema(_: argparse.Namespace) -> int:
+def _schema(chosen: argparse.Namespace) -> int:
     import json
 
-    from resilience.settings import Settings
-
-    print(json.dumps(Settings.model_json_schema(), indent=2))
+    if chosen.scenario:
+        from resilience.simulator import Scenario as Described
+    else:
+        from resilience.settings import Settings as Described  # type: ignore[assignment]  # either has a schema
+    print(json.dumps(Described.model_json_schema(), indent=2))
     return OK
 
 
 def _simulate(chosen: argparse.Namespace) -> int:
-    from resilience.ops.simulation import run_simulation
+    from resilience.ops.simulation import is_known, run_simulation, shipped
 
+    if not is_known(chosen.file):
+        raise UsageError(f"resilience simulate: {chosen.file}: there is no such file; scenarios that ship: {shipped()}")
     return run_simulation(
         chosen.file, seed=chosen.seed, as_json=chosen.json, picture=chosen.picture, baselines=chosen.baseline
     )

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def shipped() -> str:
+    """The names of the scenarios that ship, as a part of a sentence."""
+    return ", ".join(SHIPPED)
+
+
+def is_known(file: str) -> bool:
+    """Whether there is such a file, or a scenario by that name ships."""
+    return file in SHIPPED or (file != "" and Path(file).expanduser().exists())
+
+
 def run_simulation(file: str, *, seed: int | None, as_json: bool, picture: str | None, baselines: Sequence[str]) -> int:
     """Run one scenario.
 

@@ -12,7 +12,7 @@ from resilience.execution.steps import Attempt, Deliver, Sleep
 from resilience.outcome import Kind, Outcome
 from resilience.routing.selection import rank
 from resilience.simulator.ledger import CLOSED, HALF_OPEN, OPEN
-from resilience.simulator.policies import NO_PARAMS, Seats
+from resilience.simulator.policies import NO_PARAMS, Process
 from resilience.simulator.providers import SimulatedError
 from resilience.upstream import Operation
 
@@ -105,7 +105,7 @@ class Baseline:
         self, scenario: Scenario, clock: Clockwork, upstream: SimulatedUpstream, ledger: Ledger, seed: int
     ) -> None:
         processes = range(scenario.fleet.processes)
-        self._lanes = [Seats(scenario, number, clock, upstream, seed).seated() for number in processes]
+        self._lanes = [Process(scenario, number, clock, upstream, seed).seated() for number in processes]
         self._clock = clock
         self._ledger = ledger
         self._rng = Random(f"{seed}:{self.name}")

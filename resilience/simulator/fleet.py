@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resilience.simulator.clockwork import Clockwork
-    from resilience.simulator.policies import Seats
+    from resilience.simulator.policies import Process
     from resilience.simulator.scenario import FleetSettings
     from resilience.simulator.store import Document, Told
     from resilience.storage.row import Row
@@ -241,7 +241,7 @@ class Fleet:
         seed: Of everything that is chance here.
     """
 
-    def __init__(self, fleet: FleetSettings, processes: Sequence[Seats], clockwork: Clockwork, seed: int) -> None:
+    def __init__(self, fleet: FleetSettings, processes: Sequence[Process], clockwork: Clockwork, seed: int) -> None:
         self._clockwork = clockwork
         wire = Wire(fleet, clockwork, seed)
         self._agents = [

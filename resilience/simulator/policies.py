@@ -49,7 +49,7 @@ class Policy(Protocol):
         ...
 
 
-class Seats:
+class Process:
     """One process of the simulation: its registry, its route and its lane, made of the scenario's settings.
 
     Args:
@@ -88,18 +88,20 @@ class EnginePolicy:
     def __init__(
         self, scenario: Scenario, clock: Clockwork, upstream: SimulatedUpstream, ledger: Ledger, seed: int
     ) -> None:
-        self.processes = [Seats(scenario, number, clock, upstream, seed) for number in range(scenario.fleet.processes)]
+        self.processes = [
+            Process(scenario, number, clock, upstream, seed) for number in range(scenario.fleet.processes)
+        ]
         self._lanes: list[tuple[Route, Lane]] = []
         self._clock = clock
         self._ledger = ledger
 
     def open(self) -> None:
         """Register the targets of every process."""
-        for number, seats in enumerate(self.processes):
-            route, lane = seats.seated()
+        for number, process in enumerate(self.processes):
+            route, lane = process.seated()
             self._lanes.append((route, lane))
             providers = {place.target.name: place.target.provider for place in route.targets}
-            _Listening(Standing(self._ledger, number, providers), self._clock, seats.registry)
+            _Listening(Standing(self._ledger, number, providers), self._clock, process.registry)
 
     def start(self, process: int, call: CallOptions) -> tuple[Job, Steps]:
         """One request's plan."""

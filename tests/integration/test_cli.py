@@ -13,6 +13,7 @@ import pytest
 import resilience
 from resilience.ops.cli import main
 from resilience.settings import Settings
+from resilience.simulator import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,6 +154,9 @@ def test_the_schema_describes_every_setting(capsys: pytest.CaptureFixture[str]) 
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     assert schema["properties"].keys() == Settings.model_fields.keys()
+    assert main(["schema", "--scenario"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert schema["properties"].keys() == Scenario.model_fields.keys()
 
 
 def test_a_simulation_prints_what_callers_would_have_noticed(
@@ -183,6 +187,8 @@ def test_a_simulation_prints_what_callers_would_have_noticed(
     ("argv", "said"),
     [
         (["simulate"], "FILE"),
+        (["simulate", "gray"], "scenarios that ship: flapping, fleet, grey"),
+        (["simulate", ""], "no such file"),
         (["simulate", "grey", "--seed", "-1"], "a whole number"),
         (["chekc"], "'check'"),
         (["frobnicate"], "demo, check, schema"),
