@@ -129,16 +129,16 @@ class CallWindow:
         failures = _prune(self.failures, oldest_position, oldest_time)
         slow = _prune(self.slow, oldest_position, oldest_time)
         paused = now - self._last_failed_at > STREAK_PAUSE_WINDOWS * window_seconds
-        in_streak = self._last_position == self.calls and self.calls > 0 and not paused
+        in_streak = self._last_position == self.calls and not paused
         return Reading(
             calls=min(self.calls, window_calls),
             failures=failures,
             slow=slow,
             streak=self.streak if in_streak else 0.0,
             streak_failures=self.streak_failures if in_streak else 0,
-            corroborated=failures > 0 and _corroborated({entry[2] for entry in self.failures or ()}),
+            corroborated=_corroborated({entry[2] for entry in self.failures or ()}),
             streak_corroborated=in_streak and _corroborated(self._streak_sources or set()),
-            slow_corroborated=slow > 0 and _corroborated({entry[2] for entry in self.slow or ()}),
+            slow_corroborated=_corroborated({entry[2] for entry in self.slow or ()}),
         )
 
 

@@ -77,17 +77,12 @@ def next_step(
         return _NEXT
     if retries_left <= 0 or not budget_left:
         return _NEXT
-    step = first_step(settings) if again is Again.QUICKLY else longest_pause(settings, tries)
+    step = settings.backoff_seconds if again is Again.QUICKLY else longest_pause(settings, tries)
     asked = outcome.retry_after_seconds or 0.0
     if asked > step and (others_eligible or asked > settings.max_wait_seconds):
         return _NEXT
     delay = max(chance * step, asked)
     return Next(Move.SAME, delay) if delay < seconds_left else _NEXT
-
-
-def first_step(settings: RouteSettings) -> float:
-    """Seconds of the first back-off step, before jitter."""
-    return min(settings.backoff_seconds, settings.backoff_max_seconds)
 
 
 def longest_pause(settings: RouteSettings, number: int) -> float:

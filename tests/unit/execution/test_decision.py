@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from resilience.execution.decision import Move, Next, holds_back, longest_pause, may_be_last_resort, next_step
+from resilience.execution.decision import (
+    Move,
+    Next,
+    holds_back,
+    longest_pause,
+    may_be_last_resort,
+    next_step,
+    still_able,
+)
 from resilience.outcome import Kind, Outcome
+from resilience.routing import RoutedTarget
 from resilience.settings import RouteSettings
+from resilience.upstream import Target
 
 SETTINGS = RouteSettings(backoff_seconds=0.25, backoff_max_seconds=8, max_wait_seconds=10)
 ASKED = RouteSettings(validation={"fallback_on_content_policy": True})
@@ -116,3 +126,57 @@ def test_only_a_rate_limit_that_may_be_retried_is_a_last_resort() -> None:
     resorts = [kind for kind in Kind if may_be_last_resort(Outcome(kind))]
     assert resorts == [Kind.RATE_LIMITED]
     assert not may_be_last_resort(Outcome(Kind.RATE_LIMITED, should_retry=False))
+
+
+@pytest.mark.parametrize("left", [{"attempts_left": 1}, {"seconds_left": 0.5}, {"retries_left": 1}])
+def test_the_last_of_anything_is_still_used(left: dict[str, object]) -> None:
+    assert decide(Kind.SERVER_ERROR, **left).move is Move.SAME
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "given", "expected"),
+    [
+        (0.25, {"others_eligible": True}, Next(Move.SAME, 0.25)),  # no longer than the pause would be anyway
+        (10.0, {"others_eligible": False}, Next(Move.SAME, 10.0)),  # exactly what it may wait
+        (10.0, {"others_eligible": False, "seconds_left": 10.0}, Next(Move.NEXT)),  # and then nothing is left
+    ],
+)
+def test_limits_belong_to_what_they_limit(retry_after: float, given: dict[str, object], expected: Next) -> None:
+    assert decide(Outcome(Kind.SERVER_ERROR, retry_after_seconds=retry_after), chance=0.0, **given) == expected
+
+
+def test_unless_told_otherwise_it_is_the_first_try_with_a_budget_and_others_to_ask() -> None:
+    assert decide(Kind.UNKNOWN) == decide(Kind.UNKNOWN, tries=1, budget_left=True, others_eligible=True)
+    asked = Outcome(Kind.SERVER_ERROR, retry_after_seconds=3.0)
+    assert decide(asked) == decide(asked, tries=1, budget_left=True, others_eligible=True) == Next(Move.NEXT)
+
+
+@pytest.mark.parametrize(("asked", "left", "pause"), [(4.0, 4.0, 0), (10.0, 99, 10), (0.0, 9, 0), (0.5, 9, 0.5)])
+def test_what_just_fits_and_what_just_does_not(asked: float, left: float, pause: float) -> None:
+    assert holds_back(Outcome(Kind.OVERLOADED, retry_after_seconds=asked), SETTINGS, left) == pause
+
+
+WINDOWS = {"small": 8, "middle": 16, "twin": 16, "large": 32, "tiny": 1, "unknown": None}
+
+
+def able(failed: str, kind: Kind, candidates: str = "small middle twin large tiny unknown") -> str:
+    places = {
+        name: RoutedTarget(Target(name, "p", "m", identity=name), 1, 1.0, SETTINGS.timeouts)
+        for name in candidates.split()
+    }
+    left = still_able(tuple(places.values()), places[failed], Outcome(kind), lambda target: WINDOWS[target.name])
+    return " ".join(place.target.name for place in left)
+
+
+def test_after_most_failures_everybody_may_still_be_asked() -> None:
+    assert able("middle", Kind.TIMEOUT) == "small middle twin large tiny unknown"
+
+
+def test_who_refused_the_content_is_not_asked_again() -> None:
+    assert able("middle", Kind.CONTENT_POLICY) == "small twin large tiny unknown"
+
+
+def test_only_a_window_known_to_be_larger_takes_a_request_that_was_too_long() -> None:
+    assert able("middle", Kind.CONTEXT_WINDOW) == "large"
+    assert able("tiny", Kind.CONTEXT_WINDOW) == "small middle twin large"
+    assert able("unknown", Kind.CONTEXT_WINDOW) == ""
