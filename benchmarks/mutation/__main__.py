@@ -188,7 +188,7 @@ def report(examination: Examination) -> Report:
 _METHOD = (
     "mutmut's operators, and four more (ask the opposite, return nothing, leave a statement out, say something else) "
     "change one thing at a time. The tests that run the changed statement decide; property tests draw at most "
-    "30 examples, always the same."
+    "15 examples, always the same."
 )
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from benchmarks.mutation.swapping import CannotSwapError, MutantFinder, live_functions, swap
+from benchmarks.mutation.swapping import CannotSwapError, MutantFinder, codes, live_functions, swap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
     from benchmarks.mutation.mutants import Mutant
 
-# A test that takes this much longer than without the fault hangs: as good as failed.
+# A test that computes this much longer than without the fault hangs: as good as failed. Processor time, since a busy
+# machine must not look like a fault; one that only waits is given six times as long on the wall.
 PATIENCE_SECONDS = 5.0
 PATIENCE_FACTOR = 20
+_WAITING_FACTOR = 6
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "-m", "not dev_integration")
 _SAID, _BROKEN, _RIGID = 3, 4, 5
 # What most of a process's start is spent on. None of it imports the package, or is rewritten by pytest.
@@ -123,12 +125,13 @@ class Examiner:
             self.failed.append(report.nodeid)
 
     def first_failure(self, tests: list[str], seconds: dict[str, float]) -> str:
-        """Run tests until one fails, and return which, else "". One that hangs ends the process with status 1."""
+        """Run tests until one fails, and return which, else "". One that hangs ends the process."""
         items = [self.items[test] for test in tests if test in self.items]
         assert items, "none of the chosen tests was collected"
         for item, following in zip(items, [*items[1:], None], strict=True):
             limit = PATIENCE_SECONDS + PATIENCE_FACTOR * seconds.get(item.nodeid, 0.0)
-            faulthandler.dump_traceback_later(limit, exit=True)
+            signal.setitimer(signal.ITIMER_PROF, limit)  # nobody handles SIGPROF: it ends the process
+            faulthandler.dump_traceback_later(_WAITING_FACTOR * limit, exit=True)
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self.failed:
                 return self.failed[0]
@@ -145,7 +148,7 @@ def _hurry(item: pytest.Item) -> None:
         if isinstance(given, settings):
             brief = settings(
                 given,
-                max_examples=min(given.max_examples, 30),
+                max_examples=min(given.max_examples, 15),
                 derandomize=True,
                 database=None,
                 deadline=None,
@@ -236,8 +239,9 @@ class Ward:
             return job, Verdict("survived", "", seconds)
         if code == _SAID:
             return job, Verdict("killed", said.decode(), seconds)
-        # 1 is faulthandler's, whose watchdog ends a test that hangs; below 0 it was a signal.
-        return job, Verdict("timeout" if code in {1, -signal.SIGKILL} else "killed", f"exit status {code}", seconds)
+        # 1 is faulthandler's, whose watchdog ends a test that waits for ever.
+        hung = code in {1, -signal.SIGPROF, -signal.SIGKILL}
+        return job, Verdict("timeout" if hung else "killed", f"exit status {code}", seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +270,7 @@ class Room:
 
     def limit_of(self, job: Job) -> float:
         """When a fork is given up as a whole. Its single tests are watched closer than that."""
-        return 60.0 + PATIENCE_FACTOR * sum(self.seconds.get(test, 0.0) for test in job.tests)
+        return 600.0 + PATIENCE_FACTOR * sum(self.seconds.get(test, 0.0) for test in job.tests)
 
 
 Tell = Callable[[Job, Verdict], None]
@@ -339,7 +343,10 @@ def examine(at_import: Sequence[Job], in_functions: Sequence[Job], room: Room, t
         _in_forks(at_import, room, tell, lambda job: _with_import(job, room, examiner))
 
     def then(examiner: Examiner) -> None:
-        functions = live_functions([room.root / file for file in {job.mutant.file for job in in_functions}])
+        paths = [room.root / file for file in {job.mutant.file for job in in_functions}]
+        functions = live_functions(paths)
+        for path in paths:
+            codes(path, path.read_text(encoding="utf-8"))  # once, before the forks
         _in_forks(in_functions, room, hear, lambda job: _with_swap(job, room, examiner, functions))
 
     def hear(job: Job, verdict: Verdict) -> None:

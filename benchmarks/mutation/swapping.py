@@ -6,6 +6,7 @@ import gc
 import importlib.abc
 import importlib.util
 from collections import Counter, defaultdict
+from functools import cache
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def swap(functions: dict[CodeType, list[FunctionType]], path: Path, source: str)
     Raises:
         CannotSwapError: One of them closes over other names than before; the mutant needs a fresh import.
     """
-    old, new = _codes(path, path.read_text(encoding="utf-8")), _codes(path, source)
+    old, new = codes(path, path.read_text(encoding="utf-8")), codes(path, source)
     for key, code in old.items():
         if key in new and new[key] != code:
             for function in functions.get(code, ()):
@@ -71,7 +72,9 @@ class _MutantLoader(importlib.abc.Loader):
         exec(compile(self._source, str(self.path), "exec", dont_inherit=True), module.__dict__)  # noqa: S102
 
 
-def _codes(path: Path, source: str) -> dict[Key, CodeType]:
+@cache
+def codes(path: Path, source: str) -> dict[Key, CodeType]:
+    """Every code object of a file's text, by its qualified name and its number among those of that name."""
     counts = Counter[str]()
     found = {}
     for code in _walk(compile(source, str(path), "exec", dont_inherit=True)):
