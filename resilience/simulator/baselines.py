@@ -271,7 +271,8 @@ class LiteLLMRouter(Baseline):
     A deployment is cooled down on any 429, 401 or 404, when over 50 % of at least 5 calls of the calendar minute
     failed, or when 1,000 of 1,000 did; for 5 s or its Retry-After. Errors whose text says APIConnectionError never
     count. Two retries, at once while any deployment of the group is not cooled down; then the next order, with
-    retries of its own.
+    retries of its own. In a group of one each failure is followed by a pause of 0.5, 1 and 2 s with jitter, the last
+    one too, before the fallback is asked.
     """
 
     name = "litellm"
@@ -296,14 +297,12 @@ class LiteLLMRouter(Baseline):
                 self._heard(process, place, outcome, group=len(route.targets))
                 if outcome.kind is Kind.SUCCESS:
                     return
-                if outcome.kind not in _RETRIABLE or number == RETRIES:
+                if outcome.kind not in _RETRIABLE:
                     break
-                at_once = not self.alone and any(self._is_free(process, other) for other in route.targets)
-                if not at_once and not self.alone:
+                if self.alone:
+                    yield Sleep(self._backoff(number, outcome))  # after the last one too
+                elif not any(self._is_free(process, other) for other in route.targets):
                     break  # nothing is left in the group: the error goes on to the next order
-                delay = 0.0 if at_once else self._backoff(number, outcome)
-                if delay:
-                    yield Sleep(delay)
         _raise_unless_right(outcome)
 
     def _pick(self, process: int, route: Route, level: int, lane: Lane) -> RoutedTarget | None:
