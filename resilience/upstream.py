@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from resilience.outcome import Kind, Outcome
 
@@ -120,13 +120,13 @@ class Delivered:
     Attributes:
         parts: The text, one part for each target that gave some, in order.
         is_plain: Whether another target may write on: see `Piece.is_plain`.
-        last: The last piece with a text, None if there was none.
+        last: The last chunk with a text, None if there was none.
         models: The model string of each of these targets.
     """
 
     parts: tuple[str, ...]
     is_plain: bool = True
-    last: Piece | None = None
+    last: Any = None
     models: tuple[str, ...] = ()
 
     @property
@@ -150,6 +150,24 @@ class Graft(Protocol):
             None for what the reader has had already: the beginning of an answer.
         """
         ...
+
+
+class Chunks(NamedTuple):
+    """A stream's chunks as they come, for a reader to whom a `Piece` for each of them would be too much.
+
+    A stream may offer them by a method ``chunks()``; what it gives out there is not seen by its own iterator.
+
+    Attributes:
+        next: ``__next__`` or ``__anext__`` of what is below.
+        text: The text of a chunk that carries nothing else; "" for every other: then ask ``piece``.
+        piece: What a chunk carries.
+        note: Told of an error that ``next`` raised, before anybody classifies it.
+    """
+
+    next: Callable[[], Any]
+    text: Callable[[Any], str]
+    piece: Callable[[Any], Piece]
+    note: Callable[[BaseException], None]
 
 
 class SyncStream(Protocol):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import types
 from typing import TYPE_CHECKING, Any
+
+from resilience.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -16,42 +19,48 @@ class Alarm:
     """A time limit on what one task at a time awaits, as `asyncio.timeout` but to be armed again and again.
 
     A stream arms it for every chunk: that moves a number, and the loop's timer looks at it when it fires.
+
+    Attributes:
+        due: When it rings, in the loop's time; None while it is silent. What has been awaited may set it to None
+            itself instead of calling `disarm`, if ``rang`` is False.
+        rang: Whether it has cancelled the task.
+        time: The loop's time. There is none before it is armed for the first time.
     """
 
-    __slots__ = ("_cancelling", "_due", "_loop", "_rang", "_task", "_timer")
+    __slots__ = ("_cancelling", "_fires_at", "_loop", "_task", "_timer", "due", "rang", "time")
 
     _cancelling: int
     _loop: asyncio.AbstractEventLoop
+    time: Callable[[], float]
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = -math.inf
         self._task: asyncio.Task[object] | None = None
-        self._due: float | None = None
-        self._rang = False
+        self.due: float | None = None
+        self.rang = False
 
-    def arm(self, seconds: float) -> None:
-        """Ring in ``seconds``, in the task that calls this."""
-        self._loop = loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        due = loop.time() + seconds
+    def arm(self, seconds: float, now: float | None = None) -> None:
+        """Ring in ``seconds``, in the task that calls this. ``now``: the loop's time, if it is known."""
+        if self._fires_at < 0:
+            self._begin()
+        task = asyncio.current_task(self._loop)
         if task is None:  # driven by hand and not by a task: there is nothing to cancel
             return
         self._task = task
         self._cancelling = task.cancelling()
-        self._due = due
-        timer = self._timer
-        if timer is None:
-            self._timer = self._loop.call_at(due, self._fire)
-        elif timer.when() > due:
-            timer.cancel()
-            self._timer = self._loop.call_at(due, self._fire)
+        self.due = due = (self.time() if now is None else now) + seconds
+        if due < self._fires_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._set(due)
 
     def disarm(self) -> None:
         """Be silent until armed again. The loop's timer stays: it will find nothing to do."""
-        self._due = None
-        if self._rang:
+        self.due = None
+        if self.rang:
             # It rang, and what was awaited ended all the same: take the cancellation back.
-            self._rang = False
+            self.rang = False
             if self._task is not None:
                 self._task.uncancel()
         self._task = None
@@ -64,13 +73,13 @@ class Alarm:
     def close(self) -> None:
         """Disarm, and free the loop's timer."""
         self.disarm()
-        timer, self._timer = self._timer, None
+        timer, self._timer, self._fires_at = self._timer, None, -math.inf
         if timer is not None:
             timer.cancel()
 
     def forget(self) -> None:
         """Disarm from any thread, without touching the loop."""
-        self._due = None
+        self.due = None
         self._task = None
 
     def was_it(self) -> bool:
@@ -79,9 +88,9 @@ class Alarm:
         Takes the alarm's own cancellation back. The caller's cancellation, at the same moment too, wins.
         """
         task = self._task
-        if not self._rang or task is None:
+        if not self.rang or task is None:
             return False
-        self._rang = False
+        self.rang = False
         return task.uncancel() <= self._cancelling
 
     def was_cancelled(self) -> bool:
@@ -89,17 +98,28 @@ class Alarm:
         task = self._task
         return task is not None and task.cancelling() > self._cancelling
 
+    def _begin(self) -> None:
+        self._fires_at = math.inf
+        self._loop = loop = asyncio.get_running_loop()
+        # asyncio's own loops read the machine's clock, by a call more. Others may have a time of their own.
+        own = type(loop).time is asyncio.BaseEventLoop.time
+        self.time = SYSTEM_CLOCK.monotonic if own else loop.time
+
+    def _set(self, due: float) -> None:
+        self._fires_at = due
+        self._timer = self._loop.call_at(due, self._fire)
+
     def _fire(self) -> None:
-        self._timer = None
-        due = self._due
+        self._timer, self._fires_at = None, math.inf
+        due = self.due
         if due is None:
             return
         if due > self._loop.time() + _EARLY_SECONDS:
-            self._timer = self._loop.call_at(due, self._fire)
+            self._set(due)
             return
-        self._due = None
+        self.due = None
         if self._task is not None:
-            self._rang = True
+            self.rang = True
             self._task.cancel()
 
 

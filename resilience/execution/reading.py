@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from resilience.execution.deadline import timed_out
 from resilience.execution.seam import Seam
 from resilience.outcome import Kind, Outcome
+from resilience.upstream import Chunks
 
 if TYPE_CHECKING:
     from resilience.execution.attempt import Job, Opened
@@ -30,8 +32,9 @@ class Reading:
     """
 
     __slots__ = (
-        "_admission", "_alarm", "_ends_at", "_last", "_latency", "_left", "_look_at", "_monotonic",
-        "_pieces", "_place", "_seam", "_stall", "_stream", "_upstream", "_whole", "ready",
+        "_admission", "_alarm", "_ends_at", "_has_ended", "_is_loops", "_last", "_latency", "_left", "_look_at",
+        "_monotonic", "_next", "_note", "_piece", "_place", "_seam", "_stall", "_started", "_stream", "_text",
+        "_upstream", "_whole", "ready",
     )  # fmt: skip
 
     def __init__(self, job: Job, step: Attempt, opened: Opened) -> None:
@@ -42,17 +45,21 @@ class Reading:
         self._stall = self._left = step.limits.stall
         self._whole = step.limits.whole
         self._stream = opened.stream
-        self._pieces = opened.pieces
+        self._has_ended = opened.pieces is None
         self._alarm = opened.alarm
+        self._next, self._text, self._piece, self._note = _chunks_of(opened)
         self._latency = opened.latency_seconds
         self._look_at = 0.0
-        self._ends_at = self._monotonic() + self._whole - self._latency
+        self._started = self._monotonic()
+        self._ends_at = self._started + self._whole - self._latency
+        self._is_loops = self._alarm is not None and self._alarm.time is self._monotonic
         self._last: Outcome | None = None
         self.ready = opened.ready
         self._seam: Seam | None = None
         if step.continues is not None:
             self._seam = Seam(self._upstream.graft(job.operation, job.params, step.continues), step.continues.text)
             self.ready = self._seam.all_of(opened.ready)
+            self._text = _no_text  # every piece must pass the seam
 
     def read(self) -> Piece | Outcome | None:
         """Take one more piece in.
@@ -60,73 +67,96 @@ class Reading:
         Returns:
             The piece; or how the stream ended; or nothing yet: then look at ``ready``, and ask again.
         """
-        pieces = self._pieces
-        if pieces is None:
-            return self._of_end()
-        started = self._monotonic()
         try:
-            piece = next(pieces)
-        except StopIteration:
-            return self._of_end()
-        except Exception as error:  # noqa: BLE001 (classified here, and raised by the plan)
-            return self._of_error(error)
-        return self._arrived(piece, started)
+            chunk = self.next()
+        except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
+            return self.failed(error)
+        return self.taken(chunk)
 
     async def aread(self) -> Piece | Outcome | None:
-        """The same in a task. The clock runs only in here, so a slow reader is no stall."""
-        pieces, alarm = self._pieces, self._alarm
-        if pieces is None:
-            return self._of_end()
-        assert alarm is not None  # noqa: S101 (every async stream is opened with one)
-        started = self._monotonic()
-        left = self._ends_at - started
-        alarm.arm(left if left < self._left else self._left)  # noqa: FURB136 (at a fifth of what `min` takes)
+        """The same in a task."""
         try:
-            piece = await anext(pieces)
-        except StopAsyncIteration:
-            return self._of_end()
-        except asyncio.CancelledError:
-            if alarm.was_it():
-                return self._too_late(left)
-            raise
-        except Exception as error:
-            if alarm.was_it():
-                return self._too_late(left)
-            if alarm.was_cancelled():
-                # Somebody below turned the reader's cancellation into an error.
-                raise asyncio.CancelledError from error
-            return self._of_error(error)
-        finally:
-            alarm.disarm()
-        return self._arrived(piece, started)
+            chunk = await self.next()
+        except BaseException as error:  # noqa: BLE001 (likewise)
+            return self.failed(error)
+        return self.taken(chunk)
 
-    def _arrived(self, piece: Piece, started: float) -> Piece | Outcome | None:
+    # What `read` and `aread` are made of, for those to whom a frame more for every chunk is too much: `next`, then
+    # `failed` with what it raised; or `plain` with what it gave, and `taken` where that has no text.
+
+    def next(self) -> Any:
+        """Ask for one more chunk. The clock runs from here, so a slow reader is no stall."""
+        now = self._started = self._monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _TOUCH_SECONDS
+            self._admission.touch()
+        if (alarm := self._alarm) is not None:
+            limit = self._left if self._whole == inf else min(self._left, self._ends_at - now)
+            alarm.arm(limit, now if self._is_loops else None)
+        return self._next()
+
+    def plain(self, chunk: Any) -> str:
+        """The text of a chunk that carries nothing else and needs no closer look; else ""."""
+        if (alarm := self._alarm) is not None:
+            alarm.due = None
+            if alarm.rang:
+                alarm.disarm()
+        if text := self._text(chunk):
+            self._left = self._stall
+        return text
+
+    def taken(self, chunk: Any) -> Piece | Outcome | None:
+        """What `read` returns for a chunk."""
+        if self._alarm is not None:
+            self._alarm.disarm()
+        piece: Piece = self._piece(chunk)
         now = self._monotonic()
-        if piece[2]:  # has_content: by position, since this runs for every chunk
+        if piece.has_content:
             self._left = self._stall
         else:
             # A keep-alive or an empty delta does not feed the limit: only content starts the pause anew.
-            self._left -= now - started
+            self._left -= now - self._started
             if self._left <= 0:
                 return self._of_stall()
-        if now >= self._look_at:
-            if now >= self._ends_at:
-                return self._of_deadline()
-            self._look_at = min(now + _TOUCH_SECONDS, self._ends_at)
-            self._admission.touch()
+        if now >= self._ends_at:
+            return self._of_deadline()
         if self._seam is None:
             return piece
         self.ready.extend(self._seam.take(piece))
         return None
 
+    def failed(self, error: BaseException) -> Outcome | None:
+        """What `read` returns for what was raised.
+
+        Raises:
+            BaseException: It is not the stream's: the reader was cancelled, or the program ends.
+        """
+        alarm = self._alarm
+        try:
+            if isinstance(error, StopIteration | StopAsyncIteration):
+                return self._of_end()
+            if alarm is not None and isinstance(error, Exception | asyncio.CancelledError):
+                if alarm.was_it():
+                    return self._too_late()
+                if isinstance(error, Exception) and alarm.was_cancelled():
+                    # Somebody below turned the reader's cancellation into an error.
+                    raise asyncio.CancelledError from error
+            self._note(error)
+            if isinstance(error, Exception):
+                return self._of_error(error)
+            raise error
+        finally:
+            if alarm is not None:
+                alarm.disarm()
+
     def _of_end(self) -> Outcome | None:
         outcome = self._last
         if outcome is None:
-            whole = self._pieces is None or self._stream.ended_whole()
+            whole = self._has_ended or self._stream.ended_whole()
             outcome = Outcome(Kind.SUCCESS if whole else Kind.INTERRUPTED, latency_seconds=self._latency)
             if whole and self._seam is not None and (rest := self._seam.rest()):
                 self.ready.extend(rest)
-                self._pieces, self._last = None, outcome
+                self._last, self._next = outcome, _NO_MORE[self._alarm is not None]
                 return None  # first what was held back at the seam
         return outcome
 
@@ -142,11 +172,44 @@ class Reading:
             self._latency,
         )
 
-    def _too_late(self, seconds_left: float) -> Outcome:
-        return self._of_deadline() if seconds_left < self._left else self._of_stall()
+    def _too_late(self) -> Outcome:
+        return self._of_deadline() if self._ends_at - self._started < self._left else self._of_stall()
 
     def _of_stall(self) -> Outcome:
         return timed_out(self._place, "stall_seconds", self._stall, self._latency)
 
     def _of_deadline(self) -> Outcome:
         return timed_out(self._place, "deadline_seconds", self._whole, self._latency)
+
+
+def _chunks_of(opened: Opened) -> Chunks:
+    is_async = opened.alarm is not None
+    pieces = opened.pieces
+    if pieces is None:
+        return Chunks(_NO_MORE[is_async], _no_text, _itself, _told)
+    if (chunks := getattr(opened.stream, "chunks", None)) is not None:
+        return chunks()  # type: ignore[no-any-return]  # see `Chunks`
+    return Chunks(pieces.__anext__ if is_async else pieces.__next__, _no_text, _itself, _told)
+
+
+def _no_text(chunk: Any) -> str:  # noqa: ARG001 (a closer look at each)
+    return ""
+
+
+def _itself(piece: Any) -> Any:
+    return piece
+
+
+def _told(error: BaseException) -> None:
+    """The stream's own iterator has noted it."""
+
+
+def _no_more() -> NoReturn:
+    raise StopIteration
+
+
+def _no_more_async() -> NoReturn:
+    raise StopAsyncIteration
+
+
+_NO_MORE: Final = {False: _no_more, True: _no_more_async}

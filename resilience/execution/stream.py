@@ -31,7 +31,7 @@ class _Delivery:
         self._plan = plan
         self._parts: tuple[str, ...] = ()
         self._models: tuple[str, ...] = ()
-        self._last: Piece | None = None
+        self._last: Any = None
         self._is_plain = True
         self._done = False
         self._take(deliver)
@@ -72,7 +72,7 @@ class _Delivery:
         chunk, text, _, is_plain = piece
         if text:
             self._write(text)
-            self._last = piece
+            self._last = chunk
         if not is_plain:
             self._is_plain = False
         return chunk
@@ -126,8 +126,20 @@ class GuardedStream(_Delivery):
         while not self._done:
             if self._ready:
                 return self._hand_over(self._ready.popleft())
+            reading = self._reading
+            came: Piece | Outcome | None
             try:
-                came = self._reading.read()
+                # `Reading.read`, written out: it runs for every chunk.
+                try:
+                    chunk = reading.next()
+                except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
+                    came = reading.failed(error)
+                else:
+                    if text := reading.plain(chunk):
+                        self._write(text)
+                        self._last = chunk
+                        return chunk
+                    came = reading.taken(chunk)
             except BaseException:
                 self.close()
                 raise
@@ -182,8 +194,20 @@ class AsyncGuardedStream(_Delivery):
         while not self._done:
             if self._ready:
                 return self._hand_over(self._ready.popleft())
+            reading = self._reading
+            came: Piece | Outcome | None
             try:
-                came = await self._reading.aread()
+                # `Reading.aread`, written out: it runs for every chunk.
+                try:
+                    chunk = await reading.next()
+                except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
+                    came = reading.failed(error)
+                else:
+                    if text := reading.plain(chunk):
+                        self._write(text)
+                        self._last = chunk
+                        return chunk
+                    came = reading.taken(chunk)
             except BaseException:
                 self._abandon()
                 raise

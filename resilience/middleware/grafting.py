@@ -112,7 +112,7 @@ class ChatGraft:
     """Chunks of a chat stream: with the answer's id, the model of who sent them, and everybody's usage."""
 
     def __init__(self, delivered: Delivered, spent: _Spent) -> None:
-        self._id = field(delivered.last.chunk, "id") if delivered.last is not None else None
+        self._id = field(delivered.last, "id")
         self._spent = spent
 
     def grown(self, piece: Piece, text: str, repeated: int) -> Piece | None:  # noqa: ARG002 (chunks tell only their own)
@@ -138,7 +138,7 @@ class EventGraft:
     """Events of the Responses API: one message that goes on, and whole texts at its end."""
 
     def __init__(self, delivered: Delivered, spent: _Spent) -> None:
-        last = delivered.last.chunk if delivered.last is not None else None
+        last = delivered.last
         places = {name: field(last, name) for name in ("item_id", "output_index", "content_index")}
         self._place = {name: value for name, value in places.items() if value is not None}
         self._number = field(last, "sequence_number")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from resilience.middleware.answers import field
 from resilience.middleware.evidence import Mark, mark
-from resilience.middleware.pieces import event_piece, kind_of, piece_of
+from resilience.middleware.pieces import event_piece, event_text, kind_of, piece_of, text_of
 from resilience.middleware.wire import Watched, WatchedAsync, WatchedSync, http_response, is_event_stream
-from resilience.upstream import Operation
+from resilience.upstream import Chunks, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +36,6 @@ class _Adapter:
         self._price = price
         self._last: Any = None
         self._is_events = operation is Operation.RESPONSES
-        self._piece = self._event if self._is_events else piece_of
         self._outer = outer
         self._ended = False
         self._response = http_response(answer)
@@ -69,10 +68,16 @@ class _Adapter:
             return None
         return self._price(last, usage)
 
-    def _event(self, event: Any) -> Piece:
-        if kind_of(event) in _ENDS:
+    def _chunks(self, following: Callable[[], Any]) -> Chunks:
+        return Chunks(following, event_text if self._is_events else text_of, self._piece, self._note)
+
+    def _piece(self, chunk: Any) -> Piece:
+        self._last = chunk
+        if not self._is_events:
+            return piece_of(chunk)
+        if kind_of(chunk) in _ENDS:
             self._ended = True
-        return event_piece(event)
+        return event_piece(chunk)
 
     def _note(self, error: BaseException) -> None:
         said = self._watched.error.decode("utf-8", "replace") or None
@@ -118,13 +123,16 @@ class LiteLLMStream(_Adapter):
 
     def __next__(self) -> Piece:
         try:
-            self._last = chunk = next(self._answer)
-            return self._piece(chunk)
+            return self._piece(next(self._answer))
         except StopIteration:
             raise
         except BaseException as error:
             self._note(error)
             raise
+
+    def chunks(self) -> Chunks:
+        """LiteLLM's chunks as they come."""
+        return self._chunks(self._answer.__next__)
 
     def close(self) -> None:
         """Hang up. May be called at any time and more than once."""
@@ -160,13 +168,16 @@ class AsyncLiteLLMStream(_Adapter):
 
     async def __anext__(self) -> Piece:
         try:
-            self._last = chunk = await anext(self._answer)
-            return self._piece(chunk)
+            return self._piece(await anext(self._answer))
         except StopAsyncIteration:
             raise
         except BaseException as error:
             self._note(error)
             raise
+
+    def chunks(self) -> Chunks:
+        """LiteLLM's chunks as they come."""
+        return self._chunks(self._answer.__anext__)
 
     async def aclose(self) -> None:
         """Hang up. May be called at any time and more than once."""

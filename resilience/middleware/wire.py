@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 _TERMINATORS: Final = (b"[DONE]", b"message_stop")
 _TAIL: Final = 128
 _LONGEST_EVENT: Final = 4096
-_ENDING: Final = 7  # such as `l}]}` and the empty line
+# What stands before the first letter of a text, in most dialects.
+_TEXT: Final = re.compile(rb'"(?:delta|parts)":\s?\[?\{[^{}]*?"(?:content|text)":\s?"')
+_QUOTE: Final = ord('"')
+_UNKNOWN: Final = b"\0"  # no event begins with it
 _SKIPS: Final = 1  # one broken event is an accident; with two of them the stream is not to be trusted
 # A key of a chat chunk; within a text its quotes would be escaped. A refusal of null is none.
 _REFUSAL: Final = b'"refusal"'
@@ -69,7 +72,8 @@ class Watched:
         self._tail = b""
         self._rest = b""
         self._doubtful = b""
-        self._ending = b""
+        self._head = _UNKNOWN
+        self._text_at = len(_UNKNOWN)
         self._sifts = sifts
         self._skips = _SKIPS
         self._is_json = False
@@ -78,19 +82,17 @@ class Watched:
         """Look at the next bytes. Returns those that are to be read now: of events, whole lines."""
         length = len(data)
         self._tail = data if length >= _TAIL else (self._tail + data)[-_TAIL:]
-        if not self._sifts:
-            return data
-        # One event, as most come, that ends as one that was parsed: to parse each would cost as much as all the rest.
+        # One event, as most come: up to its text it is as one before it that was parsed, and there is a text. To parse
+        # each would cost as much as all the rest.
+        at = self._text_at
         if (
-            data[-_ENDING:] == self._ending
-            and data[:8] == b'data: {"'
-            and data.find(b"\n") == length - 2
-            and not self._rest
-            and not self._doubtful
-            and _REFUSAL not in data
+            data[:at] == self._head
+            and data[-3:] == b"}\n\n"
+            and data[at] != _QUOTE
+            and data.find(b"\n", at) == length - 2
         ):
             return data
-        return self._sifted(data)
+        return self._sifted(data) if self._sifts else data
 
     @property
     def error(self) -> bytes:
@@ -114,7 +116,7 @@ class Watched:
         return any(terminator in tail for terminator in _TERMINATORS)
 
     def _sifted(self, data: bytes) -> bytes:
-        self._ending = b""
+        self._head, self._text_at = _UNKNOWN, len(_UNKNOWN)
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         kept = []
@@ -131,8 +133,10 @@ class Watched:
                 self._doubtful = line
                 continue
             kept.append(_REFUSED.sub(_PASSING, line) if _REFUSAL in line and b'"choices"' in line else line)
-        if len(kept) == 2 and self._is_json and data[-2:] == b"\n\n":
-            self._ending = data[-_ENDING:]
+        if kept and kept == lines and not self._rest and self._is_json and (begins := _TEXT.search(data)) is not None:
+            # Whatever went by whole, and ended where an event ends: it may have been several.
+            self._head = data[: begins.end()]
+            self._text_at = len(self._head)
         return b"\n".join(kept) + b"\n" if kept else b""
 
     def _is_good(self, line: bytes) -> bool:
