@@ -12,7 +12,15 @@ from resilience.errors import ConfigurationError
 from resilience.ops.gate import COOKIE, SESSION_SECONDS, Gate, Role
 from resilience.ops.intake import MAX_BODY_BYTES, IntakeError, Places, read_json
 from resilience.ops.live import Live
-from resilience.ops.replies import Envelope, Stream, error_response, http_error, refused, what_is_wrong
+from resilience.ops.replies import (
+    Envelope,
+    Stream,
+    error_response,
+    http_error,
+    refusal_response,
+    refused,
+    what_is_wrong,
+)
 from resilience.requests import AIRequest
 
 try:
@@ -131,10 +139,7 @@ class _Ops:
             refusal = self._gate.refusal(request, needed)
             if refusal is None:
                 return await endpoint(request)
-            response = error_response(refusal.status, refusal.message)
-            if refusal.status == HTTPStatus.UNAUTHORIZED:
-                response.headers["www-authenticate"] = "Bearer"
-            return response
+            return refusal_response(refusal)
 
         return guarded
 
@@ -248,7 +253,7 @@ class _Ops:
         secret = body.get("token") if isinstance(body, dict) else None
         value = self._gate.session(secret.strip()) if isinstance(secret, str) else None
         if value is None:
-            return error_response(401, "this token is not known")
+            return refusal_response(self._gate.unknown())
         response = JSONResponse({"status": "signed in"})
         secure = request.url.scheme == "https"
         path = request.scope.get("root_path") or "/"

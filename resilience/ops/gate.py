@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
+from resilience.ops.guesses import Guesses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,10 +47,11 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is refused."""
+    """Why a request is refused, and for how many seconds (0: until it is another one)."""
 
     status: int
     message: str
+    retry_after_seconds: float = 0.0
 
 
 def read_tokens(text: str | None) -> tuple[Token, ...]:
@@ -109,6 +111,7 @@ class Gate:
     def __init__(self, tokens: Sequence[Token] = (), *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._tokens = tuple(tokens)
         self._clock = clock
+        self._guesses = Guesses(clock)
 
     @property
     def needs_token(self) -> bool:
@@ -132,6 +135,8 @@ class Gate:
                 return Refusal(403, problem)
         else:
             role = self.role(request)
+            if role is None and _bearer(request) is not None:
+                return self.unknown()
             if role is None:
                 return Refusal(
                     401, "a token is needed: send it as 'Authorization: Bearer TOKEN', or sign in on the page"
@@ -141,6 +146,12 @@ class Gate:
         if request.method not in _SAFE_METHODS and not self._is_deliberate(request):
             return Refusal(403, "this request comes from another site; send it from the page itself or with a token")
         return None
+
+    def unknown(self) -> Refusal:
+        """The refusal of a token that is not known."""
+        if seconds := self._guesses.wrong():
+            return Refusal(429, "too many wrong tokens; a right one is taken at any time", seconds)
+        return Refusal(401, "this token is not known")
 
     def role_of(self, secret: str) -> Role | None:
         """The role of a token, in the same time whatever it is."""

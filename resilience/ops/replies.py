@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from resilience.ops.gate import Refusal
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -105,6 +108,16 @@ async def http_error(request: Request, error: Exception) -> Response:
 def error_response(status: int, message: str) -> Response:
     """A sentence and a status."""
     return JSONResponse({"error": message, "status": int(status)}, int(status))
+
+
+def refusal_response(refusal: Refusal) -> Response:
+    """Why somebody may not."""
+    response = error_response(refusal.status, refusal.message)
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["www-authenticate"] = "Bearer"
+    if refusal.retry_after_seconds:
+        response.headers["retry-after"] = str(math.ceil(refusal.retry_after_seconds))
+    return response
 
 
 def what_is_wrong(error: ValidationError) -> str:

@@ -264,6 +264,22 @@ async def test_tokens_open_what_they_are_for() -> None:
             assert "openai" not in answer.text
 
 
+async def test_guessing_tokens_is_slowed_down_and_locks_nobody_out() -> None:
+    async with scripted() as fb, serving(fb, TOKENS) as running:
+        client = running.client
+        wrong = {"Authorization": "Bearer guess"}
+        told = [(await client.get("/status", headers=wrong)).status_code for _ in range(10)]
+        assert told == [401] * 10
+        for answer in (
+            await client.get("/status", headers=wrong),
+            await client.post("/session", json={"token": "guess"}),
+        ):
+            assert (answer.status_code, 1 <= int(answer.headers["retry-after"]) <= 6) == (429, True)
+        assert (await client.get("/status")).status_code == 401  # nobody guessed: the page asks for a token
+        assert (await client.get("/status", headers=ADMIN)).json()["role"] == "admin"
+        assert (await client.post("/session", json={"token": "the-admin-token"})).status_code == 200
+
+
 async def test_a_session_is_signed_and_needs_the_same_origin() -> None:
     async with scripted() as fb, serving(fb, TOKENS) as running:
         client = running.client

@@ -75,3 +75,15 @@ def test_a_session_ends_after_half_a_day_and_with_its_token() -> None:
     assert Gate([Token(Role.READ, "changed")], clock=clock)._session_role(value) is None
     clock.advance(12 * 3600 + 1)
     assert gate._session_role(value) is None
+
+
+def test_wrong_tokens_are_slowed_down_and_a_right_one_never_is() -> None:
+    clock = ManualClock()
+    gate = Gate((Token(Role.ADMIN, "right"),), clock=clock)
+    assert [gate.unknown().status for _ in range(12)] == [401] * 10 + [429] * 2
+    assert gate.unknown().retry_after_seconds == 6
+    assert gate.role_of("right") is Role.ADMIN
+    clock.advance(6)
+    assert [gate.unknown().status for _ in range(2)] == [401, 429]
+    clock.advance(3600)
+    assert [gate.unknown().status for _ in range(11)] == [401] * 10 + [429]
