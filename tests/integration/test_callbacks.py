@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 
 import litellm
 import openai
@@ -253,8 +254,9 @@ async def test_a_call_that_litellm_stops_before_the_wire_gives_its_permit_back(r
     assert (reading(runtime).calls, reading(runtime).failures, provider.count()) == (0, 0, 0)
 
 
+@pytest.mark.dev_integration  # LiteLLM's async cache imports its whole Proxy
+@pytest.mark.skipif(importlib.util.find_spec("litellm_proxy_extras") is None, reason="needs litellm[proxy]")
 async def test_a_cached_answer_leaves_no_trace(runtime, provider, bare, monkeypatch):
-    pytest.importorskip("fastapi", reason="LiteLLM's async cache imports its proxy")
     monkeypatch.setattr(litellm, "cache", litellm.Cache(type="local"))
     try:
         for _ in range(3):
