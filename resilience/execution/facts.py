@@ -41,11 +41,13 @@ class Facts:
         """An attempt is over."""
         if not self._hub.sinks:
             return
-        who = (self._route, place.target.name, place.target.provider)
-        latency, error, kind, status = outcome.latency_seconds, outcome.error, outcome.kind, outcome.status
+        target, latency, kind = place.target, outcome.latency_seconds, outcome.kind
         if kind is Kind.SUCCESS:
-            self._hub.publish(AttemptSucceeded(*who, latency, number, stream))
+            made = AttemptSucceeded.of(self._route, target.name, target.provider, latency, number, stream=stream)
+            self._hub.publish(made)
             return
+        who = (self._route, target.name, target.provider)
+        error, status = outcome.error, outcome.status
         what = (kind, status, None if error is None else type(error).__name__)
         if outcome.verdict.target in _QUIET:
             self._hub.publish(AttemptIgnored(*who, *what, latency, number, stream))

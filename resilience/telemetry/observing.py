@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import TracebackType
 
     from resilience.events import Event
     from resilience.upstream import Operation, Upstream
@@ -59,6 +60,7 @@ class Observed:
     def __init__(self) -> None:
         self.observers: tuple[Observer, ...] = ()
         self._relays: weakref.WeakSet[_Relay] = weakref.WeakSet()
+        self._engines: dict[int, _ObservedEngine] = {}
 
     def add(self, observer: Observer) -> bool:
         """Let ``observer`` follow every request from now on. False: it does so already."""
@@ -82,9 +84,16 @@ class Observed:
 
     def engine(self, engine: E) -> E:
         """The engine itself, or the observed one where somebody observes."""
-        return cast("E", _ObservedEngine(engine, self.observers)) if self.observers else engine
+        if not self.observers:
+            return engine
+        engines = self._engines  # taken before the observers are looked at: when they change, it is a new one
+        made = engines.get(id(engine))  # which holds the engine, so that the id stays its own
+        if made is None:
+            made = engines[id(engine)] = _ObservedEngine(engine, self.observers)
+        return cast("E", made)
 
     def _reconnect(self) -> None:
+        self._engines = {}
         for relay in list(self._relays):
             relay.connect(self.observers)
 
@@ -115,62 +124,65 @@ class _ObservedEngine:
         self._observers = observers
 
     async def arun(self, route: Any, operation: Operation, params: Mapping[str, Any], call: Any) -> Any:
-        watch = Watches(self._observers, route, operation, params, call)
-        if watch.is_empty:
+        watches = _begun(self._observers, route, operation, params, call)
+        if not watches:
             return await self._engine.arun(route, operation, params, call)
-        tokens = watch.enter()
-        try:
+        with Watches(watches) as watch:
             answer = await self._engine.arun(route, operation, params, call)
-        except BaseException as error:
-            watch.leave(tokens)
-            watch.ended(None, error)
-            raise
-        watch.leave(tokens)
-        if call.stream:
-            return AsyncObservedStream(answer, watch)
-        watch.ended(answer, None)
-        return answer
+        return AsyncObservedStream(answer, watch) if call.stream else watch.whole(answer)
 
     def run(self, route: Any, operation: Operation, params: Mapping[str, Any], call: Any) -> Any:
-        watch = Watches(self._observers, route, operation, params, call)
-        if watch.is_empty:
+        watches = _begun(self._observers, route, operation, params, call)
+        if not watches:
             return self._engine.run(route, operation, params, call)
-        tokens = watch.enter()
-        try:
+        with Watches(watches) as watch:
             answer = self._engine.run(route, operation, params, call)
-        except BaseException as error:
-            watch.leave(tokens)
-            watch.ended(None, error)
-            raise
-        watch.leave(tokens)
-        if call.stream:
-            return ObservedStream(answer, watch)
-        watch.ended(answer, None)
-        return answer
+        return ObservedStream(answer, watch) if call.stream else watch.whole(answer)
+
+
+def _begun(
+    observers: tuple[Observer, ...], route: Any, operation: Operation, params: Mapping[str, Any], call: Any
+) -> list[Watch]:
+    """The watches of those who follow this request."""
+    watches = []
+    for observer in observers:
+        try:
+            watch = observer.began(route, operation, params, call)
+        except Exception:  # noqa: BLE001 (an observer is no part of the request)
+            _complain(observer)
+            continue
+        if watch is not None:
+            watches.append(watch)
+    return watches
 
 
 class Watches:
-    """One request as all observers follow it. A watch that raises is dropped; the request does not feel it."""
+    """One request as all who follow it see it. A watch that raises is dropped; the request does not feel it.
 
-    __slots__ = ("_watches",)
+    Used in a ``with`` block around the call: there the request is the current one, and an error is its end.
+    """
 
-    def __init__(
-        self, observers: tuple[Observer, ...], route: Any, operation: Operation, params: Mapping[str, Any], call: Any
+    __slots__ = ("_tokens", "_watches")
+
+    def __init__(self, watches: list[Watch]) -> None:
+        self._watches = watches
+        self._tokens: list[tuple[Watch, Any]] = []
+
+    def __enter__(self) -> Self:
+        self._tokens = self.enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watches: list[Watch] = []
-        for observer in observers:
-            try:
-                watch = observer.began(route, operation, params, call)
-            except Exception:  # noqa: BLE001 (an observer is no part of the request)
-                _complain(observer)
-                continue
-            if watch is not None:
-                self._watches.append(watch)
+        self.leave(self._tokens)
+        if error is not None:
+            self.ended(None, error)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody follows this request."""
-        return not self._watches
+    def whole(self, answer: Any) -> Any:
+        """It is over with this answer, which is returned."""
+        self.ended(answer, None)
+        return answer
 
     def enter(self) -> list[tuple[Watch, Any]]:
         """Make the request current for each."""

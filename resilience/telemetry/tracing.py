@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.errors import ConfigurationError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from resilience.events import Event
-    from resilience.upstream import AsyncStream, CallTimeouts, Operation, SyncStream, Target, Upstream
+    from resilience.upstream import CallTimeouts, Operation, Target, Upstream
 
 _STATES: Final = ("closed", "open", "half-open", "isolated")
 _ENDS: Final = (AttemptSucceeded, AttemptFailed, AttemptIgnored)
@@ -58,6 +59,9 @@ class Tracing:
         self, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
     ) -> None:
         self._tracer = trace.get_tracer("resilience", tracer_provider=tracer_provider, schema_url=SCHEMA)
+        # The global provider may come later, once.
+        self._waits = tracer_provider is None and not _is_there()
+        self._records = not self._waits and not isinstance(self._tracer, trace.NoOpTracer)
         meter = metrics.get_meter("resilience", meter_provider=meter_provider, schema_url=SCHEMA)
         self._opens = meter.create_counter("resilience.circuit.opens", description="Openings by failure kind")
         self._state = meter.create_gauge("resilience.circuit.state", description="1 where the circuit stands")
@@ -82,12 +86,19 @@ class Tracing:
     def began(
         self, route: Any, operation: Operation, params: Mapping[str, Any], call: Any
     ) -> _Request | _Unrecorded | None:
-        """Follow one request."""
+        """Follow one request, where there is an SDK.
+
+        Without one there is nothing to record, and nothing to hand on: what was current stays current.
+        """
         del params
+        if not self._records:
+            if not self._waits or not _is_there():
+                return None
+            self._waits, self._records = False, True
         name = route.name or model_of(route.targets[0].target)
         span = self._tracer.start_span(f"resilience {name}", kind=SpanKind.INTERNAL)
         if not span.is_recording():
-            # Sampled out: what lies below must not start traces of its own. No SDK: there is nothing to tell.
+            # Sampled out: what lies below must not start traces of its own.
             return _Unrecorded(span) if span.get_span_context().is_valid else None
         span.set_attribute("resilience.route", name)
         span.set_attribute("gen_ai.operation.name", OPERATIONS[operation])
@@ -216,58 +227,64 @@ class _TracedUpstream:
     """An upstream whose attempts are spans. The span ends when the engine says what came of the attempt."""
 
     def __init__(self, upstream: Upstream) -> None:
-        self._upstream = upstream
         for name in dir(upstream):
-            if not name.startswith("_") and name not in {"call", "acall", "open", "aopen"}:
+            if not name.startswith("_"):
                 setattr(self, name, getattr(upstream, name))
+        self.call = partial(_sent, upstream.call, stream=False)
+        self.open = partial(_sent, upstream.open, stream=True)
+        self.acall = partial(_asent, upstream.acall, stream=False)
+        self.aopen = partial(_asent, upstream.aopen, stream=True)
 
-    def call(self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts) -> Any:
-        request = _CURRENT.get()
-        if request is None:
-            return self._upstream.call(target, operation, params, timeouts)
-        with _Under(request.attempt(target, operation, params, stream=False)) as span:
-            answer = self._upstream.call(target, operation, params, timeouts)
+
+def _sent(
+    send: Callable[..., Any],
+    target: Target,
+    operation: Operation,
+    params: Mapping[str, Any],
+    timeouts: CallTimeouts,
+    *,
+    stream: bool,
+) -> Any:
+    """Make one attempt, under a span where its request has one."""
+    request = _CURRENT.get()
+    if request is None:
+        return send(target, operation, params, timeouts)
+    with _Under(request.attempt(target, operation, params, stream=stream)) as span:
+        answer = send(target, operation, params, timeouts)
+    if not stream:
         span.set_attributes(told(answer))
-        return answer
+    return answer
 
-    def acall(
-        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
-    ) -> Coroutine[Any, Any, Any]:
-        request = _CURRENT.get()
-        if request is None:
-            return self._upstream.acall(target, operation, params, timeouts)
-        return self._acall(request, target, operation, params, timeouts)
 
-    async def _acall(
-        self, request: _Request, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
-    ) -> Any:
-        with _Under(request.attempt(target, operation, params, stream=False)) as span:
-            answer = await self._upstream.acall(target, operation, params, timeouts)
+def _asent(
+    send: Callable[..., Coroutine[Any, Any, Any]],
+    target: Target,
+    operation: Operation,
+    params: Mapping[str, Any],
+    timeouts: CallTimeouts,
+    *,
+    stream: bool,
+) -> Coroutine[Any, Any, Any]:
+    """The same for asyncio."""
+    request = _CURRENT.get()
+    sending = send(target, operation, params, timeouts)
+    return sending if request is None else _traced(request, sending, target, operation, params, stream=stream)
+
+
+async def _traced(
+    request: _Request,
+    sending: Coroutine[Any, Any, Any],
+    target: Target,
+    operation: Operation,
+    params: Mapping[str, Any],
+    *,
+    stream: bool,
+) -> Any:
+    with _Under(request.attempt(target, operation, params, stream=stream)) as span:
+        answer = await sending
+    if not stream:
         span.set_attributes(told(answer))
-        return answer
-
-    def open(
-        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
-    ) -> SyncStream:
-        request = _CURRENT.get()
-        if request is None:
-            return self._upstream.open(target, operation, params, timeouts)
-        with _Under(request.attempt(target, operation, params, stream=True)):
-            return self._upstream.open(target, operation, params, timeouts)
-
-    def aopen(
-        self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
-    ) -> Coroutine[Any, Any, AsyncStream]:
-        request = _CURRENT.get()
-        if request is None:
-            return self._upstream.aopen(target, operation, params, timeouts)
-        return self._aopen(request, target, operation, params, timeouts)
-
-    async def _aopen(
-        self, request: _Request, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
-    ) -> AsyncStream:
-        with _Under(request.attempt(target, operation, params, stream=True)):
-            return await self._upstream.aopen(target, operation, params, timeouts)
+    return answer
 
 
 class _Under:
@@ -284,6 +301,11 @@ class _Under:
 
     def __exit__(self, *_: object) -> None:
         context.detach(self._token)
+
+
+def _is_there() -> bool:
+    """Whether there is a global tracer provider."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
 def _attempt_ended(event: AttemptSucceeded | AttemptFailed | AttemptIgnored) -> None:

@@ -221,6 +221,33 @@ async def test_what_is_sampled_out_stays_out_below_as_well() -> None:
     assert not seen[0].trace_flags.sampled
 
 
+async def test_without_an_sdk_the_callers_span_stays_the_current_one() -> None:
+    recorder = Recorder()
+    seen = []
+
+    class Client(ScriptedUpstream):
+        async def acall(self, *arguments: Any) -> Any:
+            seen.append(trace.get_current_span())
+            return await super().acall(*arguments)
+
+    async with resilience.MultiProviderFallback(CONFIG, upstream=Client({}), sinks=()) as fb:
+        fb.observe(Tracing(trace.NoOpTracerProvider()))
+        with recorder.provider.get_tracer("caller").start_as_current_span("caller") as span:
+            await fb.acompletion("chat", HI)
+    assert (seen, recorder.named()) == ([span], ["caller"])
+
+
+async def test_a_global_provider_that_comes_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    recorder = Recorder()
+    async with scripted({}) as fb:
+        fb.observe(Tracing())
+        await fb.acompletion("chat", HI)
+        monkeypatch.setattr(trace, "_TRACER_PROVIDER", recorder.provider)
+        await fb.acompletion("chat", HI)
+    assert recorder.named() == ["resilience chat", "chat gpt-4o-mini"]
+
+
 async def test_a_trace_ends_with_its_observation() -> None:
     recorder = Recorder()
     async with scripted() as fb:
