@@ -71,8 +71,7 @@ def targets(runner: asyncio.Runner, sizes: Sequence[int], rounds: int, calls: in
     table = Table(
         "Targets: a request while all work",
         ("case", "µs a request", "±", "x one target"),
-        note="On one route, the order of its targets is part of each request; with a route each, only the registry "
-        "is large.",
+        note="On one route all of them stand in one order; with a route each, only the registry is large.",
     )
     for name in cases:
         mode, _, shape = name.split(", ")

@@ -174,3 +174,49 @@ def test_fifty_threads_get_one_call_of_an_overdue_second(clock: ManualClock) -> 
         for future in [pool.submit(work) for _ in range(50)]:
             future.result()
     assert (len(got), len(refused), len(stuck)) == (1, 49, 5)
+
+
+class Seen(dict[int, float]):
+    """Counts how many of its values anybody looked at."""
+
+    looked = 0
+
+    def values(self) -> Any:
+        for value in super().values():
+            self.looked += 1
+            yield value
+
+
+def test_a_hang_is_looked_for_without_looking_at_every_call_in_flight(clock: ManualClock) -> None:
+    health = warmed_up(clock)
+    stuck = hang(health, 1000)
+    in_flight = health._roster.find(CLAUDE).in_flight
+    in_flight._started = seen = Seen(in_flight._started)
+    clock.advance(0.3)  # long enough to ask, too short to be overdue
+    for _ in range(10):
+        assert health.is_eligible(CLAUDE)
+        stuck.append(health.admit(CLAUDE))
+    assert 0 < seen.looked <= 5 * 20
+    clock.advance(1.0)
+    assert not health.is_eligible(CLAUDE)
+
+
+def test_calls_that_come_and_go_while_a_hang_is_looked_for_disturb_nobody(clock: ManualClock) -> None:
+    health = warmed_up(clock)
+    stuck = hang(health)
+    in_flight = health._roster.find(CLAUDE).in_flight
+
+    class Changing(dict[int, float]):
+        asked = 0
+
+        def values(self) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                raise RuntimeError("dictionary changed size during iteration")
+            return super().values()
+
+    in_flight._started = changing = Changing(in_flight._started)
+    clock.advance(1.01)
+    assert not health.is_eligible(CLAUDE)
+    assert changing.asked == 2
+    assert len(stuck) == 5
