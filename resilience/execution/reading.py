@@ -68,18 +68,16 @@ class Reading:
             The piece; or how the stream ended; or nothing yet: then look at ``ready``, and ask again.
         """
         try:
-            chunk = self.next()
+            return self.taken(self.next())
         except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
             return self.failed(error)
-        return self.taken(chunk)
 
     async def aread(self) -> Piece | Outcome | None:
         """The same in a task."""
         try:
-            chunk = await self.next()
+            return self.taken(await self.next())
         except BaseException as error:  # noqa: BLE001 (likewise)
             return self.failed(error)
-        return self.taken(chunk)
 
     # What `read` and `aread` are made of, for those to whom a frame more for every chunk is too much: `next`, then
     # `failed` with what it raised; or `plain` with what it gave, and `taken` where that has no text.

@@ -77,6 +77,13 @@ class _Delivery:
             self._is_plain = False
         return chunk
 
+    def _failed(self, error: BaseException, hang_up: Callable[[], None]) -> Outcome | None:
+        try:
+            return self._reading.failed(error)
+        except BaseException:
+            hang_up()
+            raise
+
     def _broken(self) -> Delivered:
         """What the reader has been given, as the plan must know it after a break."""
         job = self._job
@@ -127,22 +134,15 @@ class GuardedStream(_Delivery):
             if self._ready:
                 return self._hand_over(self._ready.popleft())
             reading = self._reading
-            came: Piece | Outcome | None
-            try:
-                # `Reading.read`, written out: it runs for every chunk.
-                try:
-                    chunk = reading.next()
-                except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
-                    came = reading.failed(error)
-                else:
-                    if text := reading.plain(chunk):
-                        self._write(text)
-                        self._last = chunk
-                        return chunk
-                    came = reading.taken(chunk)
-            except BaseException:
-                self.close()
-                raise
+            try:  # `Reading.read`, written out: it runs for every chunk
+                chunk = reading.next()
+                if text := reading.plain(chunk):
+                    self._write(text)
+                    self._last = chunk
+                    return chunk
+                came = reading.taken(chunk)
+            except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
+                came = self._failed(error, self.close)
             if isinstance(came, Piece):
                 return self._hand_over(came)
             if came is not None:
@@ -195,22 +195,15 @@ class AsyncGuardedStream(_Delivery):
             if self._ready:
                 return self._hand_over(self._ready.popleft())
             reading = self._reading
-            came: Piece | Outcome | None
-            try:
-                # `Reading.aread`, written out: it runs for every chunk.
-                try:
-                    chunk = await reading.next()
-                except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
-                    came = reading.failed(error)
-                else:
-                    if text := reading.plain(chunk):
-                        self._write(text)
-                        self._last = chunk
-                        return chunk
-                    came = reading.taken(chunk)
-            except BaseException:
-                self._abandon()
-                raise
+            try:  # `Reading.aread`, written out: it runs for every chunk
+                chunk = await reading.next()
+                if text := reading.plain(chunk):
+                    self._write(text)
+                    self._last = chunk
+                    return chunk
+                came = reading.taken(chunk)
+            except BaseException as error:  # noqa: BLE001 (what is not the stream's is raised there)
+                came = self._failed(error, self._abandon)
             if isinstance(came, Piece):
                 return self._hand_over(came)
             if came is not None:
