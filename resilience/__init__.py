@@ -11,7 +11,6 @@ from resilience import events
 from resilience.breaker.circuit import CircuitBreaker
 from resilience.breaker.permit import Permit
 from resilience.breaker.states import CircuitState
-from resilience.decorators import configure, default, failover, protect
 from resilience.errors import (
     CircuitIsolatedError,
     CircuitOpenError,
@@ -23,16 +22,17 @@ from resilience.errors import (
     RouteExhaustedError,
     StreamInterruptedError,
 )
-from resilience.health.registry import HealthRegistry
 from resilience.outcome import Kind, Outcome
-from resilience.requests import AIRequest, AIResponse, ProcessingStatus
-from resilience.runtime import MultiProviderFallback
-from resilience.settings import BreakerSettings, RouteSettings, Settings, TargetSettings
-from resilience.snapshots import BreakerSnapshot, Snapshot
 from resilience.upstream import AttemptRecord, attempts
 
 if TYPE_CHECKING:
+    from resilience.decorators import configure, default, failover, protect
+    from resilience.health.registry import HealthRegistry
     from resilience.middleware import install, uninstall
+    from resilience.requests import AIRequest, AIResponse, ProcessingStatus
+    from resilience.runtime import MultiProviderFallback
+    from resilience.settings import BreakerSettings, RouteSettings, Settings, TargetSettings
+    from resilience.snapshots import BreakerSnapshot, Snapshot
     from resilience.telemetry.monitor import monitor
 
 __all__ = [
@@ -73,9 +73,25 @@ __all__ = [
     "uninstall",
 ]
 
+# What a breaker by itself has no need of comes with its first use. Pydantic alone takes longer than all that is above.
 _LAZY = {
+    "AIRequest": "resilience.requests",
+    "AIResponse": "resilience.requests",
+    "BreakerSettings": "resilience.settings",
+    "BreakerSnapshot": "resilience.snapshots",
+    "HealthRegistry": "resilience.health.registry",
+    "MultiProviderFallback": "resilience.runtime",
+    "ProcessingStatus": "resilience.requests",
+    "RouteSettings": "resilience.settings",
+    "Settings": "resilience.settings",
+    "Snapshot": "resilience.snapshots",
+    "TargetSettings": "resilience.settings",
+    "configure": "resilience.decorators",
+    "default": "resilience.decorators",
+    "failover": "resilience.decorators",
     "install": "resilience.middleware",
     "monitor": "resilience.telemetry.monitor",
+    "protect": "resilience.decorators",
     "uninstall": "resilience.middleware",
 }
 
@@ -89,7 +105,8 @@ def __getattr__(name: str) -> Any:
         except PackageNotFoundError:  # a source tree that nobody installed
             return "0+unknown"
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        thing = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return thing
     raise AttributeError(f"module 'resilience' has no attribute {name!r}")
 
 

@@ -80,6 +80,12 @@ class AttemptRecord:
             fields["error_type"] = type(outcome.error).__name__
         return record
 
+    def priced(self, cost_usd: float) -> AttemptRecord:
+        """The same with its cost."""
+        record = object.__new__(AttemptRecord)
+        record.__dict__.update(self.__dict__, cost_usd=cost_usd)
+        return record
+
 
 @dataclass(frozen=True, slots=True)
 class CallTimeouts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,7 @@ class LiteLLMUpstream:
         outer = sys.exception()
         arguments = self._arguments(target, params, timeouts.attempt)
         try:
-            return getattr(self._litellm, operation.value)(**arguments)
+            return getattr(self._litellm, operation)(**arguments)
         except BaseException as error:
             mark(error, Mark(outer=outer))
             raise
@@ -101,7 +100,7 @@ class LiteLLMUpstream:
         outer = sys.exception()
         arguments = self._arguments(target, params, timeouts.attempt)
         try:
-            return await getattr(self._litellm, "a" + operation.value)(**arguments)
+            return await getattr(self._litellm, "a" + operation)(**arguments)
         except BaseException as error:
             mark(error, Mark(outer=outer))
             raise
@@ -117,7 +116,7 @@ class LiteLLMUpstream:
         outer = sys.exception()
         arguments = self._arguments(target, params, timeouts.first_token, stream=True)
         try:
-            answer = getattr(self._litellm, operation.value)(**arguments)
+            answer = getattr(self._litellm, operation)(**arguments)
         except BaseException as error:
             mark(error, Mark(outer=outer))
             raise
@@ -141,7 +140,7 @@ class LiteLLMUpstream:
         limit = max(timeouts.first_token, timeouts.stall)
         arguments = self._arguments(target, params, limit, stream=True)
         try:
-            answer = await getattr(self._litellm, "a" + operation.value)(**arguments)
+            answer = await getattr(self._litellm, "a" + operation)(**arguments)
         except BaseException as error:
             mark(error, Mark(outer=outer))
             raise
@@ -216,7 +215,7 @@ class LiteLLMUpstream:
                 return  # a plain str or dict, as some callbacks make of an answer
         cost = self.cost_usd(answer)
         if cost is not None and attempts:
-            attempts = (*attempts[:-1], replace(attempts[-1], cost_usd=cost))
+            attempts = (*attempts[:-1], attempts[-1].priced(cost))
         hidden["resilience"] = attempts
 
     def _arguments(
