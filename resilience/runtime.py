@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from resilience.outcome import Outcome
     from resilience.routing.route import Route
     from resilience.snapshots import Snapshot
-    from resilience.storage.agent import Agent
+    from resilience.storage.share import Share
     from resilience.telemetry.observing import Observer
     from resilience.upstream import Target, Upstream
 
@@ -91,10 +91,10 @@ class MultiProviderFallback:
         self._closed = False
         self._functions = Engine(self._observed.relay(FunctionUpstream(_classify)), self.registry, clock=clock, rng=rng)
         self._homes = Homes()
-        self._agent = self._joined_fleet(rng)
+        self._share = self._joined_fleet(rng)
         self._table = RouteTable(self.settings, self.registry, _make_target)
-        if self._agent is not None:
-            self._agent.start()
+        if self._share is not None:
+            self._share.start()
         renew_in_children(self)
         if self.settings.warm and upstream is None and self._table.targets:
             _warm(self._table.targets)
@@ -259,8 +259,8 @@ class MultiProviderFallback:
     def close(self) -> None:
         """Take no more calls. Calls in flight end as they would have. Closing twice is no harm."""
         self._closed = True
-        if self._agent is not None:
-            self._agent.close()
+        if self._share is not None:
+            self._share.close()
 
     async def aclose(self) -> None:
         """The same as `close`, for ``async with``."""
@@ -343,16 +343,16 @@ class MultiProviderFallback:
         called.arguments(found.targets[0].target, args, kwargs)
         return found, {"called": called, "args": args, "kwargs": kwargs}, CallOptions(stream=called.is_stream)
 
-    def _joined_fleet(self, rng: random.Random | None) -> Agent | None:
+    def _joined_fleet(self, rng: random.Random | None) -> Share | None:
         if self.settings.storage is None:
             return None
-        from resilience.storage.agent import Agent  # noqa: PLC0415 (only a fleet loads it)
+        from resilience.storage.share import Share  # noqa: PLC0415 (only a fleet loads it)
 
-        agent = Agent(self.settings.storage, self.registry.publish, rng=rng)
-        self.registry.share(agent.join)
+        share = Share(self.settings.storage, self.registry.publish, rng=rng)
+        self.registry.share(share.join)
         # Whoever drops a runtime unclosed leaves no thread behind. The collector must not wait for it.
-        weakref.finalize(self, agent.close, wait=False)
-        return agent
+        weakref.finalize(self, share.close, wait=False)
+        return share
 
     def _check_open(self) -> None:
         if self._closed:

@@ -11,6 +11,7 @@ import socket
 import threading
 import weakref
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from resilience.clock import SYSTEM_CLOCK
@@ -20,7 +21,7 @@ from resilience.settings.storage import shown_address
 from resilience.storage.post import Post
 from resilience.storage.redis import RedisStore, load_client
 from resilience.storage.row import is_newer, read_json, read_row
-from resilience.storage.seat import Seat
+from resilience.storage.seating import Seating
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from resilience.clock import Clock
     from resilience.events import Event
     from resilience.storage.redis import Store
-    from resilience.storage.row import Row
+    from resilience.storage.seat import Office
 
 POLL_SECONDS: Final = 1.0
 SHOW_SECONDS: Final = 5.0
@@ -38,8 +39,8 @@ SYNC_SECONDS: Final = 300.0
 """How often everything is read again, whatever the news said."""
 FLUSH_SECONDS: Final = 0.25
 """How often window counts are told while there is traffic."""
-FAILED_FLUSH_SECONDS: Final = 0.05
-"""The same after a failure."""
+FAILED_FLUSH_SECONDS: Final = 0.01
+"""The same after a failure: those are few, and the fleet's sum waits for them."""
 FIRST_WAIT_SECONDS: Final = 0.5
 """How long a new runtime waits for what the fleet knows."""
 BACKOFF_SECONDS: Final = 0.1
@@ -67,6 +68,7 @@ class Agent:
 
     Attributes:
         online: Whether the store answers; otherwise every breaker goes by what this process knows.
+        trouble: What was told when the store went away, None while it answers.
 
     Raises:
         ConfigurationError: The redis client is not installed.
@@ -91,9 +93,11 @@ class Agent:
         self._publish = publish
         self._rng = rng or random.Random()
         self._monotonic = clock.monotonic
-        self._seats: weakref.WeakValueDictionary[str, Seat] = weakref.WeakValueDictionary()
+        self._seating = Seating(clock)
+        self._errands: list[Callable[[], None]] = []
         self._buried: list[Any] = []
-        self._degraded_at: float | None = None
+        self.trouble: StorageDegraded | None = None
+        self._degraded_at = 0.0
         self._closed = False
         self._renew()
         renew_in_children(self)
@@ -102,29 +106,48 @@ class Agent:
         self.online = False
         self.member = self._named or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._lock = threading.Lock()
-        self._known = threading.Event()
+        self._waiting: list[threading.Event] = []
         self._store = self._make_store()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._awake = False
         self._revision = 0
         self._unheard = 0
-        self._post = Post(self._store, self._members, self.member, self._clock)
+        self._post = Post(self._store, self._seating.members, self.member, self._clock)
 
     # -- called from anywhere -------------------------------------------------------------------------------
 
-    def join(self, breaker: CircuitBreaker, identity: str) -> None:
-        """Let a breaker share its state under a name that is the same in every process."""
-        seat = Seat(self, breaker, identity)
-        with self._lock:
-            self._seats[identity] = seat
-        breaker.seat = seat
+    def join(self, breaker: CircuitBreaker, identity: str, office: Office | None = None) -> None:
+        """Let a breaker share its state under a name that is the same in every process.
+
+        Args:
+            breaker: The breaker.
+            identity: Its name in the fleet.
+            office: Who it belongs to, where several runtimes share this agent.
+        """
+        self._seating.join(breaker, identity, office or self)
+        self.wake()
+
+    def part(self, office: Office) -> None:
+        """Take everything out of the fleet that belongs to one runtime. What it had leased is given back."""
+        self._seating.part(office)
         self.wake()
 
     def start(self) -> None:
-        """Start the thread, and wait a moment for what the fleet knows."""
-        self._start()
-        self._known.wait(FIRST_WAIT_SECONDS)
+        """Start the thread if there is none, and wait a moment for what the fleet knows."""
+        known = threading.Event()
+        with self._lock:
+            self._waiting.append(known)
+            if self._thread is None:
+                self._start()
+        self.wake()
+        if self.trouble is None:
+            known.wait(FIRST_WAIT_SECONDS)
+
+    def send(self, errand: Callable[[], None]) -> None:
+        """Have something done by the agent's thread. Takes no lock: the garbage collector calls it, anywhere."""
+        self._errands.append(errand)
+        self.wake()
 
     async def live(self) -> None:
         """Do the agent's work on the caller's loop instead of a thread's, until cancelled."""
@@ -167,8 +190,7 @@ class Agent:
         self._buried.append((self._store, self._loop, self._thread))
         was_running = self._thread is not None
         self._renew()
-        for seat in list(self._seats.values()):
-            seat.on_its_own_locked()
+        self._seating.renew()
         if was_running and not self._closed:
             self._start(delay_seconds=0.05)  # the other locks of this child are being renewed just now
 
@@ -195,6 +217,7 @@ class Agent:
         await self._pause(self._stopped, self._delay_seconds)
         while not self._stopped.is_set():
             try:
+                self._run_errands()
                 await self._open()
                 failures = 0
                 await self._serve()
@@ -213,13 +236,13 @@ class Agent:
         await store.connect()
         await store.show(self.member)
         await self._sync()
-        self._known.set()  # also where our own news cannot be told: what is known, is
+        self._tell_known()  # also where our own news cannot be told: what is known, is
         await self._post.push()
         self.online = True
         self._unheard = 0
-        if self._degraded_at is not None:
-            seconds, self._degraded_at = self._monotonic() - self._degraded_at, None
-            self._publish(StorageRestored(seconds))
+        if self.trouble is not None:
+            self.trouble = None
+            self._publish(StorageRestored(self._monotonic() - self._degraded_at))
 
     async def _serve(self) -> None:
         tasks = [asyncio.ensure_future(work()) for work in (self._pump, self._poll, self._listen, self._stopped.wait)]
@@ -237,26 +260,23 @@ class Agent:
 
     def _degrade(self, error: Exception) -> None:
         self._offline()
-        self._known.set()
-        if self._degraded_at is None:
+        if self.trouble is None:
             self._degraded_at = self._monotonic()
             said = " ".join(str(error).split())[:_REASON_CHARS]
             where = shown_address(self._address)
-            self._publish(StorageDegraded(f"{where}: {said or 'no answer'} ({type(error).__name__})"))
+            self.trouble = StorageDegraded(f"{where}: {said or 'no answer'} ({type(error).__name__})")
+            self._publish(self.trouble)
+        self._tell_known()
 
     def _offline(self) -> None:
         self.online = False
-        for seat in self._members():
-            with seat.breaker.lock:
-                seat.on_its_own_locked()
+        self._seating.on_their_own()
 
     async def _leave(self) -> None:
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
                 if self.online:
-                    for seat in self._members():
-                        with seat.breaker.lock:
-                            seat.give_back_locked(float("inf"))
+                    self._seating.give_back(inf)
                     await self._post.push()
                     await self._post.settle()
                     await self._store.leave(self.member)
@@ -269,19 +289,22 @@ class Agent:
     async def _pump(self) -> None:
         while not self._stopped.is_set():
             self._awake = False
+            self._run_errands()
+            await self._welcome()
             now = self._monotonic()
             due = now + FLUSH_SECONDS
             hurried = False
-            for seat in self._members():
+            self._seating.give_back(now)
+            for seat in self._seating.members():
                 with seat.breaker.lock:
-                    seat.give_back_locked(now)
                     due = min(due, seat.due_locked(now))
                     hurried = hurried or seat.recheck_at <= now
             await self._post.push()
             await self._post.settle()
             await self._post.ask()
+            self._seating.forget()
             pause = FAILED_FLUSH_SECONDS if hurried else FLUSH_SECONDS
-            if self._monotonic() - self._post.flushed_at >= pause:
+            if self._post.is_asked or self._monotonic() - self._post.flushed_at >= pause:
                 await self._post.flush()
             elif hurried:
                 due = min(due, self._post.flushed_at + pause)
@@ -301,7 +324,7 @@ class Agent:
             elif revision > seen:
                 # A message may be on its way still; one that never comes was lost with its connection.
                 self._unheard += 1
-                self._take(await self._store.rows(await self._store.changed(seen)))
+                self._seating.take(await self._store.rows(await self._store.changed(seen)))
                 self._revision = max(self._revision, revision)
             if self._unheard >= _DEAF_POLLS:
                 raise DeafError("changes come in that no message told")
@@ -315,39 +338,42 @@ class Agent:
             message = read_json(raw)
             if message is None or is_newer(message):
                 continue
+            if message.get("ask") == "counts":
+                self._post.is_asked = True
+                self.wake()
             row = read_row(message.get("row"), self._store.clock)
             revision = message.get("rev")
             if isinstance(revision, int) and revision == self._revision + 1:
                 self._revision = revision
                 self._unheard = 0
             if row is not None:
-                self._take({row.id: row})
+                self._seating.take({row.id: row})
 
     async def _sync(self) -> None:
         """Take in everything that the store knows, and note what it does not."""
         revision = await self._store.revision()
-        ids = set(await self._store.changed(0)) | {seat.identity for seat in self._members()}
-        rows = await self._store.rows(sorted(ids))
-        self._take(rows, whole=True)
+        ids = set(await self._store.changed(0)) | {seat.identity for seat in self._seating.members()}
+        self._seating.take(await self._store.rows(sorted(ids)), whole=True)
         self._revision = revision
 
-    def _take(self, rows: dict[str, Row | None], *, whole: bool = False) -> None:
-        for identity, row in rows.items():
-            seat = self._seats.get(identity)
-            if seat is None:
-                continue
-            with seat.breaker.lock:
-                if row is not None:
-                    seat.news_locked(row, self._monotonic(), whole=whole)
-                elif whole:
-                    seat.forgotten_locked()
-            seat.breaker.drain()
+    async def _welcome(self) -> None:
+        """Tell breakers that came after the start what the fleet knows of them."""
+        fresh = self._seating.fresh()
+        if fresh:
+            self._seating.take(await self._store.rows(fresh), whole=True)
+        self._tell_known()
+
+    def _tell_known(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        for known in waiting:
+            known.set()
+
+    def _run_errands(self) -> None:
+        while self._errands:
+            self._errands.pop(0)()
 
     # -- the parts ------------------------------------------------------------------------------------------
-
-    def _members(self) -> list[Seat]:
-        with self._lock:
-            return list(self._seats.values())
 
     @staticmethod
     async def _pause(event: asyncio.Event, seconds: float) -> None:

@@ -1,7 +1,10 @@
--- Adds window counts of many breakers and returns the fleet's sums. KEYS: row and counts of each. ARGV: a list of
--- {gen, c, f, w, fw, tail, tn, src, wc, ws}: generation; calls, failures and slow calls since the last time; weight of
+-- Adds window counts of many breakers and returns the fleet's sums. KEYS: row and counts of each. ARGV: a list, then
+-- the channel. The list's entries: {gen, c, f, w, fw, tail, tn, src, wc, ws}: generation; calls, failures and slow calls since the last time; weight of
 -- the failures; weight and number of those behind the last success; sources; the window's calls and milliseconds.
 local BUCKET, PAUSE_WINDOWS, SOLE = 250, 10, '*'
+-- Successes of others may be on their way when a streak is seen: all are asked for what they have not told, and it is
+-- judged when they have had time to, or when the ordinary pace has brought it.
+local ASKED_AGAIN, ANSWERED, TOLD = 50, 50, 300
 local now = now_ms()
 local found = {}
 
@@ -27,6 +30,19 @@ local function add(document, batch)
   if batch.f > 0 then document.at = now end
 end
 
+local function ask(document)
+  local asked = document.asked or 0
+  if document.sn < 1 or asked >= document.from or now - asked < ASKED_AGAIN then return end
+  document.asked = now
+  redis.call('PUBLISH', ARGV[2], cjson.encode({v = VERSION, now = now, ask = 'counts'}))
+end
+
+local function ripe(document)
+  local asked = document.asked or 0
+  if asked >= document.from and now - asked >= ANSWERED then return 1 end
+  return now - document.from >= TOLD and 1 or 0
+end
+
 local function corroborated(sources, since)
   local count = 0
   for source, at in pairs(sources) do
@@ -50,6 +66,7 @@ for index, batch in ipairs(cjson.decode(ARGV[1])) do
       document = {t = {}, src = {}, s = 0, sn = 0, ss = {}, from = now, at = 0}
     end
     if batch.c > 0 then add(document, batch) end
+    if batch.f > 0 then ask(document) end
     local calls, failures, slow, kept = 0, 0, 0, {}
     for at = #document.t, 1, -1 do
       local entry = document.t[at]
@@ -64,7 +81,7 @@ for index, batch in ipairs(cjson.decode(ARGV[1])) do
     found[index] = {
       calls, failures, slow, corroborated(document.src, now - batch.ws),
       -- In tenths: a script's numbers leave as whole ones.
-      math.floor(document.s * 10 + 0.5), document.sn, corroborated(document.ss, 0), now - document.from,
+      math.floor(document.s * 10 + 0.5), document.sn, corroborated(document.ss, 0), ripe(document),
     }
   end
 end

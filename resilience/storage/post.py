@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from resilience.breaker import trip
 from resilience.breaker.window import Reading
 from resilience.clock import SYSTEM_CLOCK
 from resilience.storage.row import write_state
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
     from resilience.storage.redis import Reply, Store
     from resilience.storage.seat import Pending, Seat
 
-STREAK_AGE_MS: Final = 300
-"""A fleet's streak is judged when it is this old: others' successes may still be on their way."""
+ANSWERED_SECONDS: Final = 0.05
+"""A fleet's streak is judged so long after everybody was asked for what they had not told; see ``count.lua``."""
+TOLD_SECONDS: Final = 0.3
+"""The same where nobody was asked: the ordinary pace has brought it by then."""
 
 
 class Post:
@@ -31,6 +35,7 @@ class Post:
 
     Attributes:
         flushed_at: Monotonic time at which window counts were told last.
+        is_asked: Whether somebody waits for what this process has counted.
     """
 
     def __init__(self, store: Store, seats: Callable[[], list[Seat]], member: str, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -40,6 +45,7 @@ class Post:
         self._number = 0
         self._monotonic = clock.monotonic
         self.flushed_at = 0.0
+        self.is_asked = False
 
     async def push(self) -> None:
         """Tell the transitions."""
@@ -77,6 +83,8 @@ class Post:
         """Ask for leases that somebody wants."""
         # Targets first: a provider's lease is of use only to a process that may also ask one of its targets.
         for seat in sorted(self._seats(), key=lambda seat: seat.breaker.role == "provider"):
+            if not seat.office.online:
+                seat.asking.clear()  # it has left, or is about to
             while seat.asking and not seat.is_dirty:
                 with seat.breaker.lock:
                     kind = max(seat.asking)  # a probe before an eager one
@@ -106,7 +114,9 @@ class Post:
         mine = [
             other
             for other in self._seats()
-            if other.breaker.role == "target" and other.breaker.provider == seat.breaker.provider
+            if other.office is seat.office
+            and other.breaker.role == "target"
+            and other.breaker.provider == seat.breaker.provider
         ]
         return not mine or any(other.is_ready_locked for other in mine)
 
@@ -123,6 +133,7 @@ class Post:
     async def flush(self) -> None:
         """Tell window counts, and trip where the sum of the fleet says so."""
         now = self.flushed_at = self._monotonic()
+        self.is_asked = False
         told: list[tuple[Seat, dict[str, Any], object]] = []
         for seat in self._seats():
             if seat.alone:
@@ -135,14 +146,15 @@ class Post:
             return
         found = await self._store.count([seat.identity for seat, _, _ in told], json.dumps([b for _, b, _ in told]))
         for (seat, batch, era), sums in zip(told, found, strict=True):
-            reading = _reading(sums)
+            reading, ripe = _reading(sums)
             if not reading.failures and not reading.slow and not reading.streak_failures:
                 continue
             with seat.breaker.lock:
                 here = self._monotonic()
-                tripped = seat.breaker.window is era and seat.rules.trip_by_fleet_locked(reading, here)
-                if batch["f"] and not tripped:
-                    seat.recheck_at = here + STREAK_AGE_MS / 1000
+                now_reading = reading if ripe else replace(reading, streak=0.0)
+                tripped = seat.breaker.window is era and seat.rules.trip_by_fleet_locked(now_reading, here)
+                if not tripped and trip.tripped_by(reading, seat.rules.policy):
+                    seat.recheck_at = here + (ANSWERED_SECONDS if batch["f"] else TOLD_SECONDS)
             seat.breaker.drain()
         if any(seat.is_dirty for seat, _, _ in told):
             await self.push()
@@ -157,16 +169,17 @@ def _payload(seat: Seat, pending: Pending, now: float) -> str:
     return write_state(seat.identity, breaker.label, breaker.role, pending.nonce, pending.state, now)
 
 
-def _reading(sums: list[int]) -> Reading:
-    calls, failures, slow, corroborated, tenths, streak, streak_corroborated, age = sums
-    ripe = age >= STREAK_AGE_MS
-    return Reading(
+def _reading(sums: list[int]) -> tuple[Reading, bool]:
+    """The fleet's sum, and whether its streak can be believed yet."""
+    calls, failures, slow, corroborated, tenths, streak, streak_corroborated, ripe = sums
+    found = Reading(
         calls=calls,
         failures=failures,
         slow=slow,
-        streak=tenths / 10 if ripe else 0.0,
+        streak=tenths / 10,
         streak_failures=streak,
         corroborated=bool(corroborated),
         streak_corroborated=bool(streak_corroborated),
         slow_corroborated=True,
     )
+    return found, bool(ripe)

@@ -220,7 +220,7 @@ class RedisStore:
         """Add window counts of several breakers. Returns the fleet's sums for each."""
         keys = [key for identity in ids for key in (self._row_key(identity), self._count_key(identity))]
         sent = self._monotonic()
-        server_ms, found = await self._run("count", keys, batches)
+        server_ms, found = await self._run("count", keys, batches, self.channel)
         self.clock.sample(sent, self._monotonic(), server_ms)
         return [list(map(int, entry)) for entry in found]
 

@@ -30,7 +30,9 @@ MOST_NOTES: Final = 256
 class Office(Protocol):
     """What a seat needs of its agent."""
 
-    online: bool
+    @property
+    def online(self) -> bool:
+        """Whether the store answers."""
 
     def wake(self) -> None:
         """There are notes to deliver."""
@@ -59,7 +61,7 @@ class Seat:
     """One breaker's place in the fleet. The breaker's lock guards it.
 
     Args:
-        office: The agent.
+        office: The agent, or the share in one.
         breaker: The breaker.
         identity: Its name in the whole fleet.
 
@@ -81,7 +83,6 @@ class Seat:
         "_earned",
         "_known_era",
         "_known_state",
-        "_office",
         "_out",
         "_pending",
         "_wanted_at",
@@ -94,15 +95,15 @@ class Seat:
         "identity",
         "leases",
         "notes",
+        "office",
         "recheck_at",
     )
 
     def __init__(self, office: Office, breaker: CircuitBreaker, identity: str) -> None:
-        self._office = office
+        self.office = office
         self.breaker = breaker
         self.identity = identity
-        self.generation = 0
-        self.alone = False
+        self.generation, self.alone = 0, False
         self._known_era: object = breaker.window
         self._known_state = CircuitState.CLOSED
         self._dirty = self._by_hand = self._adopting = False
@@ -147,12 +148,12 @@ class Seat:
         self._by_hand = self._by_hand or by_hand
         if self.breaker.window is not self._known_era:
             self._forget_leases()
-        self._office.wake()
+        self.office.wake()
 
     def failed_locked(self) -> None:
         """A call failed and the circuit stayed closed: the fleet's sum may say otherwise."""
         self.recheck_at = min(self.recheck_at, 0.0)
-        self._office.wake()
+        self.office.wake()
 
     def wait_locked(self, now: float, until: float) -> None:  # noqa: ARG002 (the agent reads the end when it is due)
         """Somebody asked while the open time runs: this process will want to probe at its end."""
@@ -160,7 +161,7 @@ class Seat:
 
     def probe_chance_locked(self, now: float) -> float | None:
         """Monotonic time from which a probe may go; None: this process is on its own."""
-        if self.alone or not self._office.online:
+        if self.alone or not self.office.online:
             return None
         self._wants(now)
         while self.leases and self.leases[0].ends <= now:
@@ -169,7 +170,7 @@ class Seat:
 
     def eager_chance_locked(self, now: float) -> float | None:
         """The same for the once-a-second probe of an open circuit."""
-        if self.alone or not self._office.online:
+        if self.alone or not self.office.online:
             return None
         if self.eager is not None and self.eager.held_until > now:
             return now
@@ -243,7 +244,7 @@ class Seat:
         self._ask_again_at["probe"] = -inf
         if isinstance(self.rules.state, HalfOpen) and now - self._wanted_at < RETRY_SECONDS and not self.leases:
             self.asking.add("probe")
-            self._office.wake()
+            self.office.wake()
 
     def forgotten_locked(self) -> None:
         """The store does not know what this process knows: tell it."""
@@ -312,7 +313,7 @@ class Seat:
         due = min(due, self.recheck_at) if self.recheck_at > now else due
         if self.eager is not None:
             due = min(due, self.eager.held_until)
-        wanted = isinstance(state, Open) and self._wanted_at > now - HOLD_SECONDS and not self.leases
+        wanted = self._wanted_at > now - HOLD_SECONDS and not self.leases
         if wanted and isinstance(state, Open) and self._ask_again_at["probe"] <= state.until:
             if now >= state.until:
                 self.asking.add("probe")  # so that the first request after the open time finds a lease
@@ -390,10 +391,10 @@ class Seat:
             return again
         if kind not in self.asking:
             self.asking.add(kind)
-            self._office.wake()
+            self.office.wake()
         return now + ASK_SECONDS
 
     def _note(self, ticket: str, what: str, source: str = "", milliseconds: int = 0) -> None:
         if len(self.notes) < MOST_NOTES:
             self.notes.append([ticket, what, source, milliseconds])
-        self._office.wake()
+        self.office.wake()

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
-import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fleet_members import Member, Peer, eventually
 
-from resilience import MultiProviderFallback
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import RejectedError, UnknownNameError
 from resilience.ops.fleet import StorageError, read_fleet, render, steer_fleet
@@ -233,7 +230,7 @@ def test_a_newer_versions_row_and_message_are_left_alone(store: LoopbackStore, j
     store.command("PUBLISH", "{resilience}:news", json.dumps({"v": 2, "rev": 7, "row": newer}))
     one.fail(5)
     assert one.state == "open"
-    assert eventually(lambda: one.agent._seats["provider:openai"].alone)
+    assert eventually(lambda: one.breaker.seat.alone)
     assert newer.encode() in store.command("GET", ROW)
     assert not one.told("StorageDegraded")
 
@@ -402,22 +399,3 @@ def test_a_store_that_is_away_is_one_line_without_the_password() -> None:
     with pytest.raises(StorageError, match=r"valkey://127\.0\.0\.1") as caught:
         read_fleet(f"valkey://me:s3cret@127.0.0.1:{free_port()}/0")
     assert "s3cret" not in str(caught.value)
-
-
-def test_a_runtime_in_a_fleet_shares_and_leaves_no_thread_behind(store: LoopbackStore) -> None:
-    def make() -> MultiProviderFallback:
-        return MultiProviderFallback(
-            {"storage": store.url, "warm": False, "routes": {"chat": {"targets": ["openai/gpt-4o-mini"]}}}, sinks=()
-        )
-
-    with make() as one, make() as other:
-        one.registry.providers["openai"].isolate("shared")
-        assert eventually(other.registry.targets["openai/gpt-4o-mini"].is_eligible)
-        assert eventually(lambda: other.registry.providers["openai"].current_state == "isolated")
-        one.registry.providers["openai"].reset()
-        assert eventually(lambda: other.registry.providers["openai"].current_state == "closed")
-    dropped = make()
-    assert eventually(lambda: b":1" in store.command("ZCARD", "{resilience}:members"))
-    del dropped
-    gc.collect()
-    assert eventually(lambda: not any(thread.name == "resilience-fleet" for thread in threading.enumerate()))
