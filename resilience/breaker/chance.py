@@ -26,8 +26,8 @@ def next_chance(rules: PolicyRules, now: float, source: str | None) -> float | N
         return now
     if isinstance(state, Open):
         if now < state.until:
-            if rules.breaker.seat is not None:
-                rules.breaker.seat.wait_locked(now, state.until)
+            if rules.seat is not None:
+                rules.seat.wait_locked(now, state.until)
             return None if state.reason is Reason.ACCOUNT else state.until
         # Once its time is over, an account is worth another look like anything else.
         return now if (leased := of_lease(rules, now)) is None else leased
@@ -46,7 +46,7 @@ def next_eager(rules: PolicyRules, now: float) -> float | None:
     state = rules.state
     if not isinstance(state, Open) or not state.is_outage:
         return None
-    seat = rules.breaker.seat
+    seat = rules.seat
     if seat is not None and (leased := seat.eager_chance_locked(now)) is not None:
         return leased
     if state.eager_at is None:
@@ -57,5 +57,5 @@ def next_eager(rules: PolicyRules, now: float) -> float | None:
 
 def of_lease(rules: PolicyRules, now: float) -> float | None:
     """In a fleet that answers, the time from which a probe may go; None where this process decides alone."""
-    seat = rules.breaker.seat
+    seat = rules.seat
     return seat.probe_chance_locked(now) if seat is not None else None

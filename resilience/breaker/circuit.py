@@ -104,7 +104,6 @@ class CircuitBreaker(SteeredCircuit):
         self.role = role
         self.generation = 1
         self.rejected = 0
-        self.seat = None  # here already: an attribute that comes later gives an object a shape of its own, and slows it
         self.hub = sink if sink is None or isinstance(sink, EventHub) else _hub_of(sink)
         self.classify = classify
         # Lists, although they are queues: an empty deque is ten times as large, and there are many breakers.

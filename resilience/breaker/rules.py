@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from resilience.breaker.circuit import CircuitBreaker
+    from resilience.breaker.shared import FleetSeat
     from resilience.breaker.states import State
     from resilience.breaker.window import Reading
     from resilience.errors import RejectedError
@@ -35,17 +36,19 @@ class PolicyRules:
 
     Attributes:
         state: Where the circuit stands, with that state's own data.
+        seat: Its place in a fleet, None where it shares nothing.
         opens: Trips so far; holds are not counted.
         holds: Rate limits that held it so far.
         last_kind: The kind of the last failure.
     """
 
-    __slots__ = ("_holds_in_row", "_rng", "breaker", "holds", "last_kind", "opens", "policy", "state")
+    __slots__ = ("_holds_in_row", "_rng", "breaker", "holds", "last_kind", "opens", "policy", "seat", "state")
 
     def __init__(self, breaker: CircuitBreaker, policy: BreakerSettings, rng: Random, now: float) -> None:
         self.breaker = breaker
         self.policy = policy
         self.state: State = Closed(since=now)
+        self.seat: FleetSeat | None = None
         self.opens = 0
         self.holds = 0
         self.last_kind: Kind | None = None
@@ -79,9 +82,7 @@ class PolicyRules:
             return None
         permit = ProbePermit(self.breaker, self.breaker.window, now, source, timeout_seconds, eager=True)
         state.eager, state.eager_at = permit.ticket, now
-        if self.breaker.seat is not None:
-            self.breaker.seat.take_probe_locked(permit, now)
-        return permit
+        return self._leased_locked(permit, now)
 
     def next_eager(self, now: float) -> float | None:
         """Monotonic time of the next eager probe; None where the circuit is not open after an outage."""
@@ -113,8 +114,7 @@ class PolicyRules:
             return False
         if effect in _AGAINST:
             self.last_kind = outcome.kind
-        state = self.state
-        if isinstance(state, Closed):
+        if isinstance(state := self.state, Closed):
             return self._record_closed_locked(permit, effect, outcome, now)
         if not isinstance(permit, ProbePermit):
             return False
@@ -154,12 +154,15 @@ class PolicyRules:
         reading = window.read(now, policy.window_calls, policy.window_seconds)
         reason = trip.tripped_by(reading, policy)
         if reason is None:
-            if self.breaker.seat is not None and effect is Effect.FAILURE:
-                self.breaker.seat.failed_locked()
+            if self.seat is not None and effect is Effect.FAILURE:
+                self.seat.failed_locked()
             return False
+        self._tripped_locked(reason, outcome, now, reading)
+        return True
+
+    def _tripped_locked(self, reason: Reason, outcome: Outcome, now: float, reading: Reading) -> None:
         counted = {Reason.SLOW_CALL_RATE: reading.slow, Reason.CONSECUTIVE_FAILURES: reading.streak_failures}
         self._open_locked(reason, outcome, now, counted.get(reason, reading.failures), reading.calls)
-        return True
 
     def _record_probe_locked(
         self, state: HalfOpen, permit: ProbePermit, effect: Effect, outcome: Outcome, now: float
@@ -217,8 +220,8 @@ class PolicyRules:
             permit.earned = True
             state.earned += 1
             state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
-            if self.breaker.seat is not None:
-                self.breaker.seat.earned_locked(permit.ticket)
+            if self.seat is not None:
+                self.seat.earned_locked(permit.ticket)
         return False
 
     def renew_probe_locked(self, permit: ProbePermit, now: float) -> None:
@@ -226,8 +229,8 @@ class PolicyRules:
         state = self.state
         if isinstance(state, HalfOpen) and permit.ticket in state.probes:
             state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
-            if self.breaker.seat is not None:
-                self.breaker.seat.renewed_locked(permit.ticket)
+            if self.seat is not None:
+                self.seat.renewed_locked(permit.ticket)
 
     def give_back_locked(self, ticket: int) -> None:
         """Free the slot of a probe that was dropped without a word."""
@@ -239,8 +242,8 @@ class PolicyRules:
         self._probed_locked(ticket)
 
     def _probed_locked(self, ticket: int, *, worked: bool = False, doubted: str | None = None) -> None:
-        if self.breaker.seat is not None:
-            self.breaker.seat.probed_locked(ticket, worked=worked, doubted=doubted)
+        if self.seat is not None:
+            self.seat.probed_locked(ticket, worked=worked, doubted=doubted)
 
     # -- transitions ----------------------------------------------------------------------------------------
 
@@ -262,13 +265,13 @@ class PolicyRules:
         self._holds_in_row = 0
         self.close_locked(now, "reset")
         self.state = Closed(since=now)
-        self._moved_by_hand()
+        self._moved(by_hand=True)
 
     def isolate_locked(self, reason: str, now: float) -> None:
         """Open the circuit until somebody resets it."""
         self._enter_locked(Isolated(now, reason))
         self._tell(lambda b: CircuitIsolated(b.label, b.provider, reason, b.generation))
-        self._moved_by_hand()
+        self._moved(by_hand=True)
 
     def force_open_locked(self, now: float) -> None:
         """Open the circuit for the open time, whatever its window says."""
@@ -281,10 +284,9 @@ class PolicyRules:
 
     def extend_locked(self, until: float) -> None:
         """Move the end of the present opening to later; never to earlier."""
-        if isinstance(self.state, Open):
-            later, self.state.until = until > self.state.until, max(self.state.until, until)
-            if later and self.breaker.seat is not None:
-                self.breaker.seat.moved_locked()
+        if isinstance(self.state, Open) and until > self.state.until:
+            self.state.until = until
+            self._moved()
 
     def forked_locked(self) -> None:
         """Forget the probes of the parent process: nobody here will ever settle them."""
@@ -332,17 +334,11 @@ class PolicyRules:
         self._tell(lambda b: opened_event(b, new, shadow=shadow))
 
     def trip_by_fleet_locked(self, reading: Reading, now: float) -> bool:
-        """Open a closed circuit if the sum of the fleet's windows says so.
-
-        Returns:
-            Whether it did.
-        """
+        """Open a closed circuit if the sum of the fleet's windows says so. Returns whether it did."""
         reason = trip.tripped_by(reading, self.policy)
         if reason is None or not isinstance(self.state, Closed):
             return False
-        counted = {Reason.SLOW_CALL_RATE: reading.slow, Reason.CONSECUTIVE_FAILURES: reading.streak_failures}
-        kind = Outcome(self.last_kind or Kind.UNKNOWN)
-        self._open_locked(reason, kind, now, counted.get(reason, reading.failures), reading.calls)
+        self._tripped_locked(reason, Outcome(self.last_kind or Kind.UNKNOWN), now, reading)
         return True
 
     def _rounds_locked(self, reason: Reason, now: float) -> tuple[int, int]:
@@ -371,8 +367,11 @@ class PolicyRules:
     ) -> ProbePermit:
         permit = ProbePermit(self.breaker, self.breaker.window, now, source, timeout_seconds)
         state.probes[permit.ticket] = now + self.policy.probe_lease_seconds
-        if self.breaker.seat is not None:
-            self.breaker.seat.take_probe_locked(permit, now)
+        return self._leased_locked(permit, now)
+
+    def _leased_locked(self, permit: ProbePermit, now: float) -> ProbePermit:
+        if self.seat is not None:
+            self.seat.take_probe_locked(permit, now)
         return permit
 
     @staticmethod
@@ -383,12 +382,11 @@ class PolicyRules:
     def _enter_locked(self, state: State) -> None:
         self.state = state
         self.breaker.enter_locked(state.name)
-        if self.breaker.seat is not None:
-            self.breaker.seat.moved_locked()
+        self._moved()
 
-    def _moved_by_hand(self) -> None:
-        if self.breaker.seat is not None:
-            self.breaker.seat.moved_locked(by_hand=True)
+    def _moved(self, *, by_hand: bool = False) -> None:
+        if self.seat is not None:
+            self.seat.moved_locked(by_hand=by_hand)
 
     def _tell(self, make: Callable[[CircuitBreaker], Event]) -> None:
         self.breaker.tell_locked(make)

@@ -41,7 +41,6 @@ class SteeredCircuit(TunedCircuit):
         rejected: Attempts refused so far.
         hub: Where its events are published, None where nobody can hear them.
         listener_errors: How often a listener raised while a policy decided.
-        seat: Its place in a fleet, None where it shares nothing.
     """
 
     doorway: Doorway
@@ -53,7 +52,6 @@ class SteeredCircuit(TunedCircuit):
     rejected: int
     hub: EventHub | None
     listener_errors: int = 0
-    seat: FleetSeat | None = None
     _stock: StockRules
     _foreign_storage: bool
     _following: bool = False
@@ -123,6 +121,16 @@ class SteeredCircuit(TunedCircuit):
     def rules(self) -> PolicyRules | None:
         """The policy's rules and their state; the registry and the snapshot read them."""
         return self._rules
+
+    @property
+    def seat(self) -> FleetSeat | None:
+        """Its place in a fleet, None where it shares nothing."""
+        # Not the breaker's own attribute: one that comes later gives it a shape unlike the others', and slows both.
+        return self._rules.seat if self._rules is not None else None
+
+    @seat.setter
+    def seat(self, seat: FleetSeat) -> None:
+        cast("PolicyRules", self._rules).seat = seat
 
     def open(self) -> bool:
         """Open the circuit for its open time, as pybreaker's callers do by hand."""
