@@ -17,6 +17,7 @@ _VERSION: Final = 1
 _BUCKET_MS: Final = 250
 _PAUSE_WINDOWS: Final = 10
 _SOLE: Final = "*"
+_ASKED_AGAIN_MS, _ANSWERED_MS, _TOLD_MS = 50, 50, 300
 _EAGER_PAUSE_MS: Final = 1000
 
 
@@ -169,6 +170,8 @@ class StoreServer:
             document = {"t": [], "src": {}, "s": 0.0, "sn": 0, "ss": {}, "from": now, "at": 0, "forgotten_at": inf}
         if batch["c"] > 0:
             _add(document, batch, now)
+        if batch["f"] > 0:
+            self._ask(document, now)
         calls = failures = slow = 0
         kept: list[list[int]] = []
         for entry in reversed(document["t"]):
@@ -183,7 +186,13 @@ class StoreServer:
         by_all = _corroborated(document["src"], now - batch["ws"])
         in_a_row = _corroborated(document["ss"], 0)
         tenths = int(document["s"] * 10 + 0.5)
-        return [calls, failures, slow, by_all, tenths, document["sn"], in_a_row, now - document["from"]]
+        return [calls, failures, slow, by_all, tenths, document["sn"], in_a_row, _ripe(document, now)]
+
+    def _ask(self, document: Document, now: int) -> None:
+        asked = document.get("asked", 0)
+        if document["sn"] >= 1 and asked < document["from"] and now - asked >= _ASKED_AGAIN_MS:
+            document["asked"] = now
+            self._publish(json.dumps({"v": _VERSION, "now": now, "ask": "counts"}))
 
     # ---- row.lua
 
@@ -225,6 +234,12 @@ def _add(document: Document, batch: Document, now: int) -> None:
                 document["ss"][source] = now
     if batch["f"] > 0:
         document["at"] = now
+
+
+def _ripe(document: Document, now: int) -> int:
+    asked = document.get("asked", 0)
+    answered = asked >= document["from"] and now - asked >= _ANSWERED_MS
+    return int(answered or now - document["from"] >= _TOLD_MS)
 
 
 def _corroborated(sources: dict[str, int], since: int) -> int:

@@ -238,6 +238,7 @@ class Agent:
         await self._sync()
         self._tell_known()  # also where our own news cannot be told: what is known, is
         await self._post.push()
+        await self._post.flush(whole=True)  # and every key that is written later proves itself now
         self.online = True
         self._unheard = 0
         if self.trouble is not None:
@@ -280,9 +281,9 @@ class Agent:
                     await self._post.push()
                     await self._post.settle()
                     await self._store.leave(self.member)
-                await self._store.close()
         except Exception as error:  # noqa: BLE001 (it leaves: leases end by themselves)
             self._buried.append(error)
+        await self._store.close()
 
     # -- what it does all day -------------------------------------------------------------------------------
 

@@ -130,8 +130,12 @@ class Post:
                 seat.news_locked(reply.row, self._monotonic())
         seat.breaker.drain()
 
-    async def flush(self) -> None:
-        """Tell window counts, and trip where the sum of the fleet says so."""
+    async def flush(self, *, whole: bool = False) -> None:
+        """Tell window counts, and trip where the sum of the fleet says so.
+
+        Args:
+            whole: Whether to look at all sums, also where this process has nothing to add.
+        """
         now = self.flushed_at = self._monotonic()
         self.is_asked = False
         told: list[tuple[Seat, dict[str, Any], object]] = []
@@ -139,7 +143,7 @@ class Post:
             if seat.alone:
                 continue
             with seat.breaker.lock:
-                batch = seat.batch_locked(now)
+                batch = seat.batch_locked(now, whole=whole)
             if batch is not None:
                 told.append((seat, batch, seat.breaker.window))
         if not told:

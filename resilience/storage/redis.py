@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
@@ -106,6 +107,11 @@ class RedisStore:
     async def connect(self) -> None:
         """Connect, follow a cluster's redirection to the node that has our keys, and read the server's clock."""
         await self.close()
+        # As a whole: whoever waits for news has no limit of its own, not while it connects either.
+        async with asyncio.timeout(CONNECT_SECONDS + 3 * ANSWER_SECONDS):
+            await self._connect()
+
+    async def _connect(self) -> None:
         self._client = self._connected({})
         try:
             await self._client.get(self._revision)

@@ -320,9 +320,9 @@ class Seat:
             due = min(due, max(state.until, now))
         return due
 
-    def batch_locked(self, now: float) -> dict[str, Any] | None:
+    def batch_locked(self, now: float, *, whole: bool = False) -> dict[str, Any] | None:
         """What the window has counted since the last time, None where there is nothing to tell."""
-        batch = self._counting.take_locked(self.rules, now, again=now >= self.recheck_at)
+        batch = self._counting.take_locked(self.rules, now, again=whole or now >= self.recheck_at)
         if batch is not None:
             self.recheck_at = inf
             batch["gen"] = self.generation
