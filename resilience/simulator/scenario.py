@@ -231,7 +231,19 @@ class Scenario(Section):
             return [complaint("not allowed here; fleet: {shared: true} simulates a store", "settings", "storage")]
         if self.route is not None and self.route not in self.settings.routes:
             return [_unknown(self.route, self.settings.routes, "route")]
-        return [wrong for name, model in self.providers.items() for wrong in self._wrong_in(name, model)]
+        twins = self._twins()
+        return twins or [wrong for name, model in self.providers.items() for wrong in self._wrong_in(name, model)]
+
+    def _twins(self) -> list[InitErrorDetails]:
+        """Different targets of one model need names: this file speaks of them by name."""
+        known: dict[str, object] = {}
+        for route, settings in self.settings.routes.items():
+            for at, place in enumerate(settings.targets):
+                name, what = place.name or place.model, (place.model, provider_of(place), place.params)
+                if known.setdefault(name, what) != what:
+                    told = f"another target is called {name!r} already; give one of them a name"
+                    return [complaint(told, "settings", "routes", route, "targets", at)]
+        return []
 
     def _wrong_in(self, name: str, model: ProviderModel) -> list[InitErrorDetails]:
         by_provider: dict[str, set[str]] = {}

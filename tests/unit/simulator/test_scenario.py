@@ -52,6 +52,10 @@ def wrong(**keys: Any) -> str:
             {"providers": {"openai": {"outages": [down(at=700)]}}},
             "providers.openai.outages[0].at_seconds: the simulation is over by then",
         ),
+        (
+            {"settings": {"routes": {"chat": {"targets": [FIRST, {"model": FIRST, "api_key": "k"}]}}}},
+            f"settings.routes.chat.targets[1]: another target is called '{FIRST}' already; give one of them a name",
+        ),
         ({"settings": {"routes": {}}}, "settings.routes: a simulation needs at least one route"),
         (
             {"settings": {"routes": {"chat": {"targets": [FIRST], "num_retries": -1}}}},
