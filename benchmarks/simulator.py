@@ -21,7 +21,8 @@ METHOD = (
     "time; the baselines stand in the same world with the same arrivals, incidents and luck. One year has ten "
     "incidents of two providers, drawn from published statistics (`resilience/simulator/traces.py` tells each number's "
     "source, and which are assumptions). Only the time around incidents is simulated: ten quiet minutes before each, "
-    "and a quarter of an hour after. The same seed gives the same result to the byte, on any day."
+    "and a quarter of an hour after. The same seed gives the same result to the byte, on any day. "
+    "The first year as a timeline: [simulator-year.svg](simulator-year.svg)."
 )
 YEARS = tuple(range(2026, 2031))
 SHORT_SECONDS = 30 * 86400.0
@@ -189,7 +190,7 @@ def main() -> None:
     tables.append(table_of_speed(1 if options.quick else 5))
     if not options.quick:
         told = simulate(SHIPPED["two_providers_year"], seed=YEARS[0])
-        (RESULTS / "simulator.svg").write_text(draw(told), encoding="utf-8")
+        (RESULTS / "simulator-year.svg").write_text(draw(told), encoding="utf-8")
     deliver(Report("simulator", QUESTION, METHOD, tables), options)
 
 

@@ -41,7 +41,7 @@ async def test_every_snippet_runs(code: str) -> None:
     result = types.FunctionType(compiled, names)()
     if inspect.iscoroutine(result):
         await result
-    assert names.keys() & {"fb", "breaker", "answer", "summarise"}
+    assert names.keys() & {"fb", "breaker", "answer", "summarise", "found"}
 
 
 def test_there_are_snippets() -> None:
