@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +34,21 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 5.0
 PATIENCE_FACTOR = 20
 _WAITING_FACTOR = 6
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "-m", "not dev_integration")
+OPTIONS = (
+    "-q",
+    "-s",
+    "-p",
+    "no:faulthandler",
+    "-o",
+    "timeout=0",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:randomly",
+    "--no-header",
+    "-m",
+    "not dev_integration",
+)
 _SAID, _BROKEN, _RIGID = 3, 4, 5
 # What most of a process's start is spent on. None of it imports the package, or is rewritten by pytest.
 _QUICK_START = (
@@ -89,6 +104,7 @@ class Examiner:
         self._use = use
         self._first = first
         self._session: pytest.Session | None = None
+        self._hasty = False
         self.items: dict[str, pytest.Item] = {}
         self.failed: list[str] = []
 
@@ -119,6 +135,13 @@ class Examiner:
             _hurry(item)
             self.items[item.nodeid] = item
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport | None:
+        """Say only that it failed: to show it nicely takes longer than all the rest."""
+        if not self._hasty or call.excinfo is None or isinstance(call.excinfo.value, pytest.skip.Exception):
+            return None
+        return pytest.TestReport(item.nodeid, item.location, {}, "failed", "", call.when)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what failed."""
         if report.failed:
@@ -126,6 +149,7 @@ class Examiner:
 
     def first_failure(self, tests: list[str], seconds: dict[str, float]) -> str:
         """Run tests until one fails, and return which, else "". One that hangs ends the process."""
+        self._hasty = True
         items = [self.items[test] for test in tests if test in self.items]
         assert items, "none of the chosen tests was collected"
         for item, following in zip(items, [*items[1:], None], strict=True):
@@ -188,6 +212,8 @@ def fork(work: Callable[[], str]) -> tuple[int, int]:
             status = _SAID if said else 0
         except CannotSwapError:
             said, status = "", _RIGID
+        except BaseException:
+            said = traceback.format_exc()
         os.write(mouth, said.encode())
     finally:
         os._exit(status)
@@ -239,6 +265,8 @@ class Ward:
             return job, Verdict("survived", "", seconds)
         if code == _SAID:
             return job, Verdict("killed", said.decode(), seconds)
+        if code == _BROKEN:
+            raise RuntimeError(f"{job.mutant}: the examination itself failed\n{said.decode()}")
         # 1 is faulthandler's, whose watchdog ends a test that waits for ever.
         hung = code in {1, -signal.SIGPROF, -signal.SIGKILL}
         return job, Verdict("timeout" if hung else "killed", f"exit status {code}", seconds)
