@@ -106,6 +106,8 @@ class _Maker:
             # Decorators are declarations. Defaults are worked out where the function is made.
             yield from self.changes(node.params, place)
             yield from self.changes(node.body, replace(place, at_import=False))
+        elif _called(node) == "cast" and isinstance(node, cst.Call):
+            yield from self.changes(node.args[1], place)  # the first one is a type
         else:
             for child in [node.body] if isinstance(node, cst.ClassDef) else node.children:
                 yield from self.changes(child, place)

@@ -192,9 +192,7 @@ class SteeredCircuit(TunedCircuit):
 
     def _create_new_state(self, new_state: str, prev_state: Any = None, notify: bool = False) -> Any:
         if new_state == CircuitState.ISOLATED:
-            isolated = CircuitIsolatedState(self, prev_state=prev_state, notify=notify)
-            isolated._name = CircuitState.ISOLATED.value  # noqa: SLF001 (pybreaker offers no argument for it)
-            return isolated
+            return CircuitIsolatedState(self, prev_state=prev_state, notify=notify)
         return super()._create_new_state(str(new_state), prev_state=prev_state, notify=notify)
 
     # -- what the policy replaces ---------------------------------------------------------------------------
@@ -202,7 +200,7 @@ class SteeredCircuit(TunedCircuit):
     @property
     def fail_counter(self) -> int:
         """Failures in a row."""
-        return self._state_storage.counter if self._rules is None else int(self.reading().streak)
+        return int(self.reading().streak)
 
     def is_eligible(self, source: str | None = None) -> bool:
         """Whether ``source`` would get a permit now; nothing is changed or counted."""
