@@ -25,18 +25,17 @@ BAND: Final = 8
 MOST_PROCESSES: Final = 8
 _GAP: Final = 44
 _STATES: Final = {CLOSED: "in rotation", HALF_OPEN: "half-open, or due", OVERDUE: "overdue", OPEN: "open"}
+# No custom properties: many programs that show SVG outside a browser know none.
 _STYLE: Final = """
-svg { --ink:#1f2328; --faint:#59636e; --paper:#ffffff; --line:#d1d9e0; --ok:#8fb8ff; --bad:#d1242f; --fault:#d1242f;
-  --closed:#4ac26b; --half-open:#d4a72c; --overdue:#e16f24; --open:#cf222e;
-  font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; }
+svg { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; }
+.paper { fill: #ffffff; } text { fill: #1f2328; } .faint { fill: #59636e; } .line { stroke: #d1d9e0; }
+.title { font-weight: 600; font-size: 14px; }
+.ok { fill: #8fb8ff; } .bad { fill: #d1242f; } .fault { fill: #d1242f; fill-opacity: .14; }
+.closed { fill: #4ac26b; } .half-open { fill: #d4a72c; } .overdue { fill: #e16f24; } .open { fill: #cf222e; }
 @media (prefers-color-scheme: dark) {
-  svg { --ink:#f0f6fc; --faint:#9198a1; --paper:#0d1117; --line:#3d444d; --ok:#316dca; --bad:#ff7b72; --fault:#ff7b72;
-    --closed:#2ea043; --half-open:#bb8009; --overdue:#db6d28; --open:#da3633; } }
-.paper { fill: var(--paper); } text { fill: var(--ink); } .faint { fill: var(--faint); }
-.title { font-weight: 600; font-size: 14px; } .line { stroke: var(--line); }
-.ok { fill: var(--ok); } .bad { fill: var(--bad); } .fault { fill: var(--fault); fill-opacity: .14; }
-.closed { fill: var(--closed); } .half-open { fill: var(--half-open); } .overdue { fill: var(--overdue); }
-.open { fill: var(--open); }
+  .paper { fill: #0d1117; } text { fill: #f0f6fc; } .faint { fill: #9198a1; } .line { stroke: #3d444d; }
+  .ok { fill: #316dca; } .bad { fill: #ff7b72; } .fault { fill: #ff7b72; }
+  .closed { fill: #2ea043; } .half-open { fill: #bb8009; } .overdue { fill: #db6d28; } .open { fill: #da3633; } }
 """.strip()
 
 
