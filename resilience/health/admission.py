@@ -120,6 +120,7 @@ class Admission:
         if outcome.kind is _SUCCEEDED:
             # A stream has told its time to the first token already.
             latency = outcome.latency_seconds if self._answered_at is None else None
+            health.forced_failures = 0
             if (overdue := health.in_flight.succeeded(now, latency)) is not None:
                 self._registry.on_time(health, overdue)
             own, shared = health.breaker.doorway.era, health.provider.breaker.doorway.era
@@ -145,6 +146,8 @@ class Admission:
                 shared.source = None
         if _record(provider, shared, provider_effect, outcome, witness):
             opened.append(provider)
+        if self.is_forced and target_effect is Effect.FAILURE:
+            health.forced_failures += 1
         if opened:
             self._opened(opened)
 

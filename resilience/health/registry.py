@@ -155,6 +155,10 @@ class HealthRegistry:
         health = self._health(target)
         now = self.monotonic()
         self._look_for_hang(health, now)
+        if force is Force.RATE and health.forced_failures >= self.settings.target_breaker.minimum_calls:
+            # What a rate opened has died meanwhile. As many calls as show a rate show this as well: with three
+            # calls in four failing, twenty in a row are one chance in three hundred.
+            force = Force.NO
         if not health.in_flight.take_let(now):
             raise self._told(self._overdue_error(health, now))
         if not health.provider.enter():

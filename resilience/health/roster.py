@@ -65,7 +65,7 @@ class ProviderHealth:
 class TargetHealth:
     """One target: its breaker, its provider, its calls in flight."""
 
-    __slots__ = ("breaker", "in_flight", "last_used", "provider", "target")
+    __slots__ = ("breaker", "forced_failures", "in_flight", "last_used", "provider", "target")
 
     def __init__(self, target: Target, breaker: CircuitBreaker, provider: ProviderHealth, now: float) -> None:
         self.target = target
@@ -73,6 +73,8 @@ class TargetHealth:
         self.provider = provider
         self.in_flight = InFlight()
         self.last_used = now
+        # Of the attempts made although it is open, how many have failed since one worked.
+        self.forced_failures = 0
 
     @property
     def witness(self) -> str | None:

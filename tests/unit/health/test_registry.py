@@ -333,6 +333,22 @@ def test_a_target_opened_by_a_rate_is_used_where_there_is_nothing_else(clock: Ma
     assert heard == []  # it was not refused, so nobody is told that it was
 
 
+def test_a_target_opened_by_a_rate_that_dies_is_left_alone_until_something_succeeds(clock: ManualClock) -> None:
+    health = registry(clock, CLAUDE)
+    brown_out(health, CLAUDE)
+    for _ in range(19):
+        health.admit(CLAUDE, force=Force.RATE).settle(Outcome(Kind.SERVER_ERROR))
+    health.admit(CLAUDE, force=Force.RATE).settle(Outcome(Kind.SUCCESS))  # most of its calls still work
+    for _ in range(20):
+        health.admit(CLAUDE, force=Force.RATE).settle(Outcome(Kind.SERVER_ERROR))
+    with pytest.raises(CircuitOpenError, match="5 of 20 calls failed"):
+        health.admit(CLAUDE, force=Force.RATE)
+    assert health.admit(CLAUDE, force=Force.OUTAGE).is_forced  # panic asks everybody
+    clock.advance(10)
+    health.admit(CLAUDE).settle(Outcome(Kind.SUCCESS))  # a probe
+    assert health.admit(CLAUDE, force=Force.RATE).is_probe
+
+
 def test_only_panic_uses_a_target_opened_by_an_outage(clock: ManualClock) -> None:
     health = registry(clock, CLAUDE)
     settle(health, CLAUDE, *[Kind.SERVER_ERROR] * 5)
