@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -86,13 +87,10 @@ def run_demo(seconds: float, *, plain: bool = False, open_runtime: OpenRuntime |
     Returns:
         0: no request was lost. 1: one failed while a provider was up. 130: stopped by hand.
     """
-    from resilience.middleware.environment import quiet
-
     story = Story(seconds)
     tally = Tally([cast.provider for cast in PLAYERS])
     screen = _screen(story, tally, plain=plain)
     with screen:
-        quiet()
         demo = Demo(story, tally, screen, open_runtime or _open_runtime)
         was_stopped = asyncio.run(demo.run())
     screen.summary()
@@ -150,8 +148,11 @@ class Demo:
 
     async def run(self) -> bool:
         """Tell the story once. Returns whether somebody stopped it."""
+        from resilience.middleware.environment import quiet
+
         with ExitStack() as closing:
             closing.enter_context(_stopped_by_hand(self._stop))
+            quiet()  # after the line above: LiteLLM's import swallows a KeyboardInterrupt
             providers = {cast.provider: closing.enter_context(_provider(cast)) for cast in PLAYERS}
             addresses = {
                 cast.provider: providers[cast.provider].url
@@ -166,6 +167,8 @@ class Demo:
                 await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._running = False
+                # Whoever is cancelled while LiteLLM prepares a call in a thread leaves a coroutine that nobody awaits.
+                warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
                 for task in (*work, *self._requests):
                     task.cancel()
                 await asyncio.gather(*work, *self._requests, return_exceptions=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -90,6 +92,7 @@ def status(chosen: argparse.Namespace) -> int:
     """Show where everything stands, at a server or in a fleet's store."""
     _one_place(chosen)
     look = _fleet_look(chosen) if chosen.storage is not None else _server_look(chosen)
+    stopped = _remember_ctrl_c() if chosen.watch else []
     while True:
         try:
             text, tone = look()
@@ -101,6 +104,21 @@ def status(chosen: argparse.Namespace) -> int:
         if not chosen.watch:
             return DOWN if tone == "bad" else OK
         SYSTEM_CLOCK.sleep(_WATCH_SECONDS)
+        if stopped:
+            raise KeyboardInterrupt
+
+
+def _remember_ctrl_c() -> list[int]:
+    """Note each Ctrl-C down as well as raising it: one that comes inside a finalizer is swallowed by Python."""
+    seen: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, note)
+    return seen
 
 
 def isolate(chosen: argparse.Namespace) -> int:
