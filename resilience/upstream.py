@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -282,6 +282,10 @@ class Upstream(Protocol):
         ...
 
 
+ATTEMPTS: Final = "_resilience_attempts"
+"""Under this name the log of a closed stream of the custom provider has its attempts."""
+
+
 def attempts(answer: Any) -> tuple[AttemptRecord, ...]:
     """The attempts behind one answer, stream or error, in order: target, kind, latency, cost.
 
@@ -294,4 +298,6 @@ def attempts(answer: Any) -> tuple[AttemptRecord, ...]:
         behind = getattr(answer, "attempts", None)
     if behind is None:  # a stream of the custom provider: LiteLLM's own object around ours
         behind = getattr(getattr(answer, "completion_stream", None), "attempts", None)
+    if behind is None:  # ... that has come to its end
+        behind = getattr(getattr(answer, "logging_obj", None), ATTEMPTS, None)
     return behind if isinstance(behind, tuple) else ()

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary, ref
 
 import litellm
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.litellm_core_utils.litellm_logging import Logging
 
 from resilience.errors import RejectedError
 from resilience.middleware.bare import BareTargets
@@ -52,6 +53,10 @@ _OURS: Final = f"{PROVIDER}/"
 _REASONING: Final = ("reasoning_effort", "thinking", "verbosity")
 _CALL: Final = "_resilience_call"
 _SERVED: Final = "_resilience_served"
+# By which name the logging object notes a stream's first chunk: with an underscore before LiteLLM 1.106.
+_FIRST: Final = next(
+    (name for name in ("update_completion_start_time", "_update_completion_start_time") if hasattr(Logging, name)), ""
+)
 
 
 class GuardedCall:
@@ -152,7 +157,7 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         setattr(log, _SERVED, (target.name, served_by(kwargs)[1] + 1))
         if stream:
             self._by_id[kwargs["litellm_call_id"]] = call
-            log.update_completion_start_time = _FirstChunk(log, call, registry.monotonic)
+            setattr(log, _FIRST, _FirstChunk(log, call, registry.monotonic))
         return None
 
     async def async_filter_deployments(self, model: str, healthy_deployments: Any, **_: Any) -> Any:
@@ -313,8 +318,8 @@ class _FirstChunk:
         log, call = self._log(), self._call()
         if log is None:
             return
-        del log.update_completion_start_time  # once is enough
-        log.update_completion_start_time(completion_start_time=completion_start_time)
+        delattr(log, _FIRST)  # once is enough
+        getattr(log, _FIRST)(completion_start_time=completion_start_time)
         if call is not None and not call.settled:
             call.latency = self._monotonic() - call.admission.started
             call.admission.first_content(call.latency)

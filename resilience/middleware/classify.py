@@ -223,7 +223,7 @@ ROWS: tuple[Row, ...] = (
     Row(Kind.SERVER_ERROR, status=_5XX | {424}, answered=True),
     Row(Kind.BAD_REQUEST, status=(400, 403, 404, 409, 413, 422), answered=True),
     # An answer, but not one that can be read.
-    Row(Kind.INTERRUPTED, words=("before any terminal event",)),
+    Row(Kind.INTERRUPTED, words=("before any terminal event", "before a finish_reason was received")),
     Row(Kind.MALFORMED, classes=BAD_JSON),
     Row(Kind.MALFORMED, words=("empty or invalid response", "unable to get json response")),
     Row(Kind.SERVER_ERROR, codes=_SERVER_CODES),

@@ -9,7 +9,7 @@ from litellm.llms.custom_llm import CustomLLM
 
 from resilience.middleware.answers import carries
 from resilience.middleware.translation import before_first_chunk, translated
-from resilience.upstream import attempts
+from resilience.upstream import ATTEMPTS, attempts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -76,13 +76,14 @@ class ResilienceProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes 
         """Open a stream now, so that an error is raised where the caller asked, and return its chunks."""
         with _Translating(model):
             stream = self._source().completion(model, messages, stream=True, **_streaming(_params(given)))
-            return _Delivery(stream, model)
+            return _Delivery(stream, model, given["logging_obj"])
 
     def astreaming(self, model: str, messages: list[Any], **given: Any) -> AsyncIterator[Any]:
         """The same for asyncio. LiteLLM begins it with the first chunk: that is where errors are raised."""
         params = _streaming(_params(given))
-        made = _AsyncDelivery(lambda: self._source().acompletion(model, messages, stream=True, **params), model)
-        setattr(given["logging_obj"], _DELIVERY, ref(made))
+        log = given["logging_obj"]
+        made = _AsyncDelivery(lambda: self._source().acompletion(model, messages, stream=True, **params), model, log)
+        setattr(log, _DELIVERY, ref(made))
         return made
 
 
@@ -95,9 +96,10 @@ def delivery_of(log: object) -> _AsyncDelivery | None:
 class _Delivery:
     """A guarded stream in the form in which LiteLLM takes a custom provider's."""
 
-    def __init__(self, stream: Any, model: str) -> None:
+    def __init__(self, stream: Any, model: str, log: Any) -> None:
         self._stream = stream
         self._model = model
+        self._log = log
         self._tail = _Tail(stream)
 
     @property
@@ -119,16 +121,18 @@ class _Delivery:
         return last
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up. LiteLLM does it at the end, too, and forgets this object: the attempts stay on its log."""
+        setattr(self._log, ATTEMPTS, self.attempts)
         self._stream.close()
 
 
 class _AsyncDelivery:
     """The same for asyncio, opened with the first chunk."""
 
-    def __init__(self, opening: Callable[[], Awaitable[Any]], model: str) -> None:
+    def __init__(self, opening: Callable[[], Awaitable[Any]], model: str, log: Any) -> None:
         self._opening: Callable[[], Awaitable[Any]] | None = opening
         self._model = model
+        self._log = log
         self._stream: Any = None
         self._tail: Any = None
         self._failure: Exception | None = None
@@ -173,7 +177,8 @@ class _AsyncDelivery:
         return last
 
     async def aclose(self) -> None:
-        """Hang up."""
+        """Hang up. LiteLLM does it at the end, too, and forgets this object: the attempts stay on its log."""
+        setattr(self._log, ATTEMPTS, self.attempts)
         self._opening = None
         if self._stream is not None:
             await self._stream.aclose()

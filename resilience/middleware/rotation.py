@@ -7,6 +7,8 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
+from resilience.settings.adoption.router import member
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,16 +32,16 @@ def rotate(router: Any, callback: ResilienceCallback) -> bool:
     Returns:
         Whether it could be done; a warning says so where not.
     """
-    cache = getattr(router, "cooldown_cache", None)
+    cache = member(router, "cooldown_cache")
     original = getattr(cache, _SEAM, None)
-    if original is None or not _fits(original) or not isinstance(getattr(router, "model_list", None), list):
+    if original is None or not _fits(original) or not isinstance(member(router, "model_list"), list):
         warnings.warn(_CHANGED, stacklevel=3)
         return False
 
     def active(model_ids: list[str], parent_otel_span: Any) -> list[tuple[str, Any]]:
         found: list[tuple[str, Any]] = list(original(model_ids=model_ids, parent_otel_span=parent_otel_span))
         put_aside = {identity for identity, _ in found}
-        ours = _put_aside(router.model_list, put_aside, callback)
+        ours = _put_aside(member(router, "model_list"), put_aside, callback)
         return found + [(identity, _entry()) for identity in model_ids if identity in ours]
 
     setattr(cache, _SEAM, active)
@@ -48,7 +50,7 @@ def rotate(router: Any, callback: ResilienceCallback) -> bool:
 
 def stop_rotating(router: Any) -> None:
     """Take it out again."""
-    vars(router.cooldown_cache).pop(_SEAM, None)
+    vars(member(router, "cooldown_cache")).pop(_SEAM, None)
 
 
 def _fits(function: Callable[..., Any]) -> bool:

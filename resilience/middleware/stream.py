@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from resilience.upstream import Piece
 
+# What LiteLLM raises at the end of a chat stream since 1.108; before, it made the reason up.
+_NO_REASON = "Stream ended before a finish_reason was received"
 _ENDS = frozenset({"response.completed", "response.incomplete"})
 
 
@@ -79,6 +81,10 @@ class _Adapter:
             self._ended = True
         return event_piece(chunk)
 
+    def _ends(self, error: BaseException) -> bool:
+        """Whether an error says no more than that no finish reason came, where the provider's own terminator did."""
+        return self._watched.terminated and _NO_REASON in str(error)
+
     def _note(self, error: BaseException) -> None:
         said = self._watched.error.decode("utf-8", "replace") or None
         mark(error, Mark(sent=True, streaming=True, outer=self._outer, said=said))
@@ -127,6 +133,8 @@ class LiteLLMStream(_Adapter):
         except StopIteration:
             raise
         except BaseException as error:
+            if self._ends(error):
+                raise StopIteration from None
             self._note(error)
             raise
 
@@ -172,6 +180,8 @@ class AsyncLiteLLMStream(_Adapter):
         except StopAsyncIteration:
             raise
         except BaseException as error:
+            if self._ends(error):
+                raise StopAsyncIteration from None
             self._note(error)
             raise
 

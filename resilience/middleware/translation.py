@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any, Final
 
 import httpx
@@ -26,6 +27,17 @@ from resilience.outcome import Kind
 PROVIDER: Final = "resilience"
 _RATE: Final = frozenset({Kind.RATE_LIMITED, Kind.QUOTA_EXHAUSTED})
 _REFUSALS: Final = (CircuitIsolatedError, CircuitOpenError, ConcurrencyLimitError)
+
+
+# Since LiteLLM 1.106 a stream lets a MidStreamFallbackError through that has no original.
+_PASSES: Final = tuple(int(part) for part in version("litellm").split(".")[:2]) >= (1, 106)
+
+
+class _Passing(int):
+    """A status that is what it is, and that an older LiteLLM's stream, which asks for ``int(status)``, lets through."""
+
+    def __int__(self) -> int:
+        return 424
 
 
 def translated(error: Exception, model: str) -> Exception:
@@ -116,6 +128,8 @@ def before_first_chunk(error: Exception) -> Exception:
         return error  # passes by itself
     made = _copy(error, _streaming_class(kind))  # type: ignore[arg-type]  # every class has a hash
     made.__dict__.update(original_exception=None, generated_content="", is_pre_first_chunk=True)
+    if not _PASSES and isinstance(status, int):
+        made.__dict__["status_code"] = _Passing(status)
     return made
 
 

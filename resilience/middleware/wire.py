@@ -35,6 +35,7 @@ _WAY_DOWN: Final = (
     "streaming_response",
     "response_iterator",
     "_stream",
+    "_response",
 )
 
 

@@ -72,6 +72,11 @@ async def background() -> None:
     await asyncio.sleep(0.05)
 
 
+def retire(router: litellm.Router) -> None:
+    """Give up a Router: LiteLLM has two names for it."""
+    (router.retire if hasattr(router, "retire") else router.discard)()
+
+
 class Ear(CustomLogger):
     """Hears what any user's callback hears: (what, model, total tokens, cost).
 

@@ -7,7 +7,7 @@ import warnings
 import litellm
 import pytest
 from asks import MESSAGES
-from door2 import CLAUDE, GPT, settings, target
+from door2 import CLAUDE, GPT, retire, settings, target
 
 import resilience
 from resilience.testing import Fault
@@ -27,7 +27,7 @@ def router(provider):
         model_group_alias={"nick": "main"},
     )
     yield made
-    made.discard()
+    retire(made)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_what_its_user_said_is_kept_and_what_has_no_counterpart_is_named(provide
             assert runtime.settings.breaker.open_seconds == 7
             assert runtime.settings.target_breaker.consecutive_failures == 2
     finally:
-        router.discard()
+        retire(router)
 
 
 def test_what_is_no_router_is_refused():

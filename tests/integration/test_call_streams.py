@@ -111,7 +111,9 @@ async def test_a_silent_end_is_told_from_a_whole_one(provider, target, reader, d
         fault = Fault.answer("half", stop="max_tokens")
     provider.set(fault)
     await reader.read(target(dialect))
-    assert (reader.error, reader.whole) == (None, whole)
+    if reader.error is not None:  # LiteLLM 1.109 tells it by itself
+        assert reader.kind is Kind.INTERRUPTED
+    assert bool(reader.whole) is whole
     assert provider.count() == 1
 
 
@@ -169,7 +171,10 @@ async def test_a_broken_responses_stream_is_of_its_kind(provider, target, reader
     provider.set(fault)
     timeouts = SHORT if kind is Kind.TIMEOUT else TIMEOUTS
     await reader.read(target(), Operation.RESPONSES, timeouts)
-    assert reader.kind is kind
+    if fault.name == Fault.eof().name and reader.error is None:  # LiteLLM 1.104 says nothing; the adapter knows
+        assert reader.whole is False
+    else:
+        assert reader.kind is kind
     assert provider.count() == 1
 
 

@@ -9,9 +9,10 @@ import litellm
 import litellm_state
 import pytest
 from asks import MESSAGES, becomes_true
-from door2 import EMBEDDING, MODES, Ear, ask, settings, target
+from door2 import EMBEDDING, MODES, Ear, ask, retire, settings, target
 
 import resilience
+from resilience.settings.adoption.router import member
 from resilience.testing import Fault
 
 
@@ -100,14 +101,18 @@ async def test_a_routers_seam_and_methods_are_its_own_again(provider):
     params = target(provider)
     router = litellm.Router(model_list=[{"model_name": "g", "litellm_params": params}])
     try:
-        before = (dict(vars(router.cooldown_cache)), router.completion, router.cooldown_cache.get_active_cooldowns)
+        before = (
+            dict(vars(member(router, "cooldown_cache"))),
+            router.completion,
+            member(router, "cooldown_cache").get_active_cooldowns,
+        )
         resilience.install(settings(provider), routers=[router])
-        assert vars(router.cooldown_cache) != before[0]
+        assert vars(member(router, "cooldown_cache")) != before[0]
         resilience.uninstall()
         assert (
-            vars(router.cooldown_cache),
+            vars(member(router, "cooldown_cache")),
             router.completion,
-            router.cooldown_cache.get_active_cooldowns,
+            member(router, "cooldown_cache").get_active_cooldowns,
         ) == before
     finally:
-        router.discard()
+        retire(router)

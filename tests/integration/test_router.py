@@ -7,7 +7,7 @@ import asyncio
 import litellm
 import pytest
 from asks import MESSAGES
-from door2 import GPT, background, settings, target
+from door2 import GPT, background, retire, settings, target
 
 import resilience
 from resilience.testing import Fault
@@ -65,7 +65,7 @@ def router(provider):
         disable_cooldowns=True,
     )
     yield made
-    made.discard()
+    retire(made)
 
 
 FIRST, SECOND, SPARE = "gpt-4o-mini", "gpt-4o", "gpt-4.1"
@@ -155,5 +155,5 @@ async def test_routes_work_as_deployments(provider, upstream):
         assert answer.choices[0].message.content == provider.answer
         assert [record.target for record in resilience.attempts(answer)] == [GPT, "claude"]
     finally:
-        router.discard()
+        retire(router)
         resilience.uninstall()

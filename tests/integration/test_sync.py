@@ -5,9 +5,10 @@ from __future__ import annotations
 import litellm
 import pytest
 from asks import MESSAGES, becomes_true
-from door2 import GPT, is_idle, target
+from door2 import GPT, is_idle, retire, target
 
 import resilience
+from resilience.settings.adoption.router import member
 from resilience.testing import Fault
 from resilience.testing.clock import ManualClock
 
@@ -92,7 +93,12 @@ def test_uninstall_puts_the_functions_back(runtime):
 
 
 @pytest.fixture
-def router(provider):
+def strategy():
+    return "simple-shuffle"
+
+
+@pytest.fixture
+def router(provider, strategy):
     def deployment(group, model, key):
         return {
             "model_name": group,
@@ -104,26 +110,25 @@ def router(provider):
         model_list=[deployment("main", GPT, "first"), deployment("main", "openai/gpt-4o", "second"),
                     deployment("spare", "openai/gpt-4.1", "third")],
         fallbacks=[{"main": ["spare"]}],
+        routing_strategy=strategy,
         num_retries=0,
         disable_cooldowns=True,
     )  # fmt: skip
     yield made
-    made.discard()
+    retire(made)
 
 
 def isolate(runtime, router, model):
     """Open the breaker of every target of a model by hand, once the Router has used it."""
     callback = next(one for one in litellm.callbacks if type(one).__name__ == "ResilienceCallback")
-    for one in router.model_list:
+    for one in member(router, "model_list"):
         found = callback.target_of(one["litellm_params"]["model"], one["litellm_params"])
         if found.model.endswith("/" + model):
             runtime.registry.targets[found.name].isolate("test")
 
 
 @pytest.mark.parametrize("strategy", ["simple-shuffle", "least-busy", "latency-based-routing"])
-def test_a_sync_router_that_was_given_leaves_an_open_deployment_out(runtime, router, provider, strategy):
-    router.routing_strategy_init(strategy, {}) if strategy != "simple-shuffle" else None
-    router.routing_strategy = strategy
+def test_a_sync_router_that_was_given_leaves_an_open_deployment_out(runtime, router, provider):
     resilience.install(runtime, routers=[router])
     isolate(runtime, router, FIRST)
     for _ in range(8):
@@ -150,13 +155,13 @@ def test_the_lesser_mode_sends_nothing_to_an_open_deployment_either(runtime, rou
 
 
 def test_another_litellm_inside_means_the_lesser_mode_and_a_warning(runtime, router, monkeypatch):
-    monkeypatch.setattr(type(router.cooldown_cache), "get_active_cooldowns", lambda self, ids: [])
+    monkeypatch.setattr(type(member(router, "cooldown_cache")), "get_active_cooldowns", lambda self, ids: [])
     with pytest.warns(UserWarning, match="no place for a sync rotation"):
         resilience.install(runtime, routers=[router])
 
 
 def test_uninstall_gives_the_router_back(runtime, router):
     resilience.install(runtime, routers=[router])
-    assert "get_active_cooldowns" in vars(router.cooldown_cache)
+    assert "get_active_cooldowns" in vars(member(router, "cooldown_cache"))
     resilience.uninstall()
-    assert "get_active_cooldowns" not in vars(router.cooldown_cache)
+    assert "get_active_cooldowns" not in vars(member(router, "cooldown_cache"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,33 @@ _FILLED_IN: Final = frozenset(
 )
 # ... and into what goes with every call.
 _HABITS_OF_CALLS: Final = (("max_retries", 0), ("metadata", {"caching_groups": None}))
+# Behind which entry point of a Router a member stands, where it has entry points (LiteLLM 1.109); the rest of them
+# stand in its `settings()`, or still on itself.
+_MOVED: Final = MappingProxyType(
+    {
+        "cache": ("health", "store"),
+        "cooldown_cache": ("health", "cooldowns"),
+        "model_group_alias": ("registry", "aliases"),
+        "model_list": ("registry", "all"),
+        "routing_groups": ("registry", "routing_groups"),
+    }
+)
+
+
+def member(router: Any, name: str) -> Any:
+    """One of a Router's members by its old name, wherever this LiteLLM keeps it; None where it has none.
+
+    Args:
+        router: A ``litellm.Router``.
+        name: What the member was called before Routers had entry points.
+    """
+    entry, moved = _MOVED.get(name, ("settings", name))
+    opened = getattr(router, entry, None)
+    view = opened() if callable(opened) else None
+    if not hasattr(view, moved):
+        return getattr(router, name, None)
+    found = getattr(view, moved)
+    return found() if inspect.ismethod(found) else found
 
 
 def arguments_of(router: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
@@ -50,19 +78,19 @@ def arguments_of(router: Any) -> tuple[list[Any], list[Any], dict[str, Any]]:
     Raises:
         ConfigurationError: It is not a Router.
     """
-    model_list = getattr(router, "model_list", None)
-    if not isinstance(model_list, list) or not hasattr(router, "model_group_alias"):
+    model_list = member(router, "model_list")
+    if not isinstance(model_list, list) or member(router, "model_group_alias") is None:
         raise ConfigurationError(f"{type(router).__name__} is not allowed; allowed: a litellm.Router")
     said = {}
     for name in sorted(MAPPED | WITHOUT_COUNTERPART.keys()):
-        value = getattr(router, name, None)
+        value = member(router, name)
         if value and value != _HABITS.get(name) and getattr(value, "model_fields_set", True):
             said[name] = value
-    if getattr(getattr(router, "cache", None), "redis_cache", None) is not None:
+    if getattr(member(router, "cache"), "redis_cache", None) is not None:
         said["redis_url"] = "given"
     if "default_litellm_params" in said:
         said["default_litellm_params"] = _without_filling(said["default_litellm_params"])
-    return [_deployment(one) for one in model_list], list(getattr(router, "fallbacks", None) or ()), said
+    return [_deployment(one) for one in model_list], list(member(router, "fallbacks") or ()), said
 
 
 def _deployment(entry: Any) -> Any:
