@@ -12,6 +12,7 @@ from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
 from resilience.execution.engine import Engine
 from resilience.execution.functions import FunctionUpstream
+from resilience.execution.images import ImageCalls
 from resilience.execution.options import OPTIONS, chat_params, input_params, take_options
 from resilience.execution.steps import CallOptions
 from resilience.fork import renew_in_children
@@ -45,11 +46,10 @@ _SPECIAL: Final = OPTIONS | CREDENTIALS | {"fallbacks", "mock_testing_fallbacks"
 _COMPLETION, _EMBEDDING, _RESPONSES = Operation.COMPLETION, Operation.EMBEDDING, Operation.RESPONSES
 
 
-class MultiProviderFallback:
+class MultiProviderFallback(ImageCalls):
     """LLM calls that work as long as one provider of the route works.
 
-    Thread-safe, bound to no event loop, and usable from several at once. Use it as a context manager, sync or
-    async, or close it by hand.
+    Thread-safe, usable from several event loops at once. A context manager, sync and async; or close it by hand.
 
     Args:
         config: `Settings`, a mapping, a YAML or JSON file, or None for the file that ``RESILIENCE_CONFIG`` names.

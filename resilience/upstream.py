@@ -18,6 +18,7 @@ class Operation(StrEnum):
 
     COMPLETION = "completion"
     EMBEDDING = "embedding"
+    IMAGE = "image_generation"
     RESPONSES = "responses"
 
 

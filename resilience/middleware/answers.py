@@ -42,7 +42,7 @@ def is_empty(answer: Any, operation: Operation, params: Mapping[str, Any]) -> bo
 
     After the result of a tool, a model may have nothing to add: that is no empty answer.
     """
-    if operation is Operation.EMBEDDING:
+    if operation in {Operation.EMBEDDING, Operation.IMAGE}:
         return not field(answer, "data")
     if operation is Operation.RESPONSES:
         return _is_empty_response(answer) and not _follows_tool(params.get("input"))

@@ -36,7 +36,7 @@ _GUARDED: Final[Mapping[str, Operation | None]] = {
     "atext_completion": Operation.COMPLETION,
     "aembedding": Operation.EMBEDDING,
     "aresponses": Operation.RESPONSES,
-    "aimage_generation": None,
+    "aimage_generation": Operation.IMAGE,
     "aimage_edit": None,
     "amoderation": None,
     "aspeech": None,

@@ -72,6 +72,16 @@ class ResilienceProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes 
         with _Translating(model):
             return await self._source().aembedding(model, input, **_params(given))
 
+    def image_generation(self, model: str, prompt: str, **given: Any) -> Any:
+        """Make pictures. An answer without one is empty, and the next target is asked."""
+        with _Translating(model):
+            return self._source().image_generation(model, prompt, **_params(given))
+
+    async def aimage_generation(self, model: str, prompt: str, **given: Any) -> Any:
+        """The same for asyncio."""
+        with _Translating(model):
+            return await self._source().aimage_generation(model, prompt, **_params(given))
+
     def streaming(self, model: str, messages: list[Any], **given: Any) -> Iterator[Any]:
         """Open a stream now, so that an error is raised where the caller asked, and return its chunks."""
         with _Translating(model):

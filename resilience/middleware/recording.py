@@ -24,8 +24,14 @@ _SYNC: Final = {
     "completion": Operation.COMPLETION,
     "text_completion": Operation.COMPLETION,
     "embedding": Operation.EMBEDDING,
+    "image_generation": Operation.IMAGE,
 }
-_SHAPES: Final = {Operation.COMPLETION: "choices", Operation.EMBEDDING: "data", Operation.RESPONSES: "output"}
+_SHAPES: Final = {
+    Operation.COMPLETION: "choices",
+    Operation.EMBEDDING: "data",
+    Operation.IMAGE: "data",
+    Operation.RESPONSES: "output",
+}
 # What LiteLLM writes down as the key of an answer that it made up (``mock_response``).
 _MOCK_KEYS: Final = frozenset({"mock-key", "my-secret-key"})
 

@@ -19,6 +19,7 @@ OPERATIONS: Final = {
     Operation.COMPLETION: "chat",
     Operation.RESPONSES: "chat",
     Operation.EMBEDDING: "embeddings",
+    Operation.IMAGE: "generate_content",
 }
 # LiteLLM's names of providers where the conventions have another; the rest is the same or is nobody's.
 PROVIDERS: Final = {

@@ -18,6 +18,8 @@ PATHS = {
     "/chat/completions": "chat",
     "/v1/embeddings": "embeddings",
     "/embeddings": "embeddings",
+    "/v1/images/generations": "images",
+    "/images/generations": "images",
     "/v1/responses": "responses",
     "/responses": "responses",
     "/v1/messages": "anthropic",
@@ -87,6 +89,11 @@ def _embeddings(reply: Reply, inputs: int) -> dict[str, Any]:
     }
 
 
+def _images(reply: Reply) -> dict[str, Any]:
+    # As of a model that is paid by the picture: what it is told to say stands in for one.
+    return {"created": 1700000000, "data": [{"url": "https://127.0.0.1/picture.png"}] if reply.text else []}
+
+
 def _response(reply: Reply, status: str = "completed") -> dict[str, Any]:
     part = {"type": "output_text", "text": reply.text, "annotations": []}
     item = {"id": "msg_1", "type": "message", "status": status, "role": "assistant", "content": [part]}
@@ -136,6 +143,7 @@ def whole(dialect: str, reply: Reply, body: Mapping[str, Any]) -> dict[str, Any]
         return _embeddings(reply, len(asked) if isinstance(asked, list) else 1)
     makers: dict[str, Callable[[Reply], dict[str, Any]]] = {
         "chat": _chat,
+        "images": _images,
         "responses": _response,
         "anthropic": _message,
     }

@@ -61,8 +61,8 @@ class _Rule:
 class LoopbackProvider:
     """A provider on 127.0.0.1 with a port of the system's choice and an event loop in a thread of its own.
 
-    It answers ``/v1/chat/completions``, ``/v1/embeddings``, ``/v1/responses`` and ``/v1/messages``, streaming
-    and not, with usage. Faults are set and cleared while it runs, from any thread.
+    It answers ``/v1/chat/completions``, ``/v1/embeddings``, ``/v1/images/generations``, ``/v1/responses`` and
+    ``/v1/messages``, streaming and not, with usage. Faults are set and cleared while it runs, from any thread.
 
     Args:
         answer: The text it gives, or a function of the request's body that makes it.

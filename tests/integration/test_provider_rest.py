@@ -19,6 +19,12 @@ def plan(provider):
     # LiteLLM refuses a call's own `dimensions` for a provider that it does not know: they stand on the target.
     first, second = ({**target(provider, EMBEDDING, key), "dimensions": 8} for key in ("sk-1", "sk-2"))
     made["routes"]["vectors"] = {"targets": [first, {**second, "name": "twin"}], "num_retries": 0}
+    made["routes"]["pictures"] = {
+        "targets": [target(provider, "openai/dall-e-3"), {**target(provider, "openai/dall-e-2"), "name": "older"}],
+        "num_retries": 0,
+        "on_exhausted": "fail",
+        "max_attempts": 2,
+    }
     made["routes"]["thinking"] = {"targets": [target(provider, "openai/gpt-5-mini")], "num_retries": 0}
     return made
 
@@ -47,6 +53,50 @@ async def test_embeddings_go_through_the_route_and_count_once(installed, provide
         assert ear.heard[0][2] == answer.usage.total_tokens
     finally:
         litellm.logging_callback_manager._reset_all_callbacks()
+
+
+async def draw(mode, model="resilience/pictures", **params):
+    if mode == "sync":
+        return litellm.image_generation(prompt="a cat", model=model, **params)
+    return await litellm.aimage_generation(prompt="a cat", model=model, **params)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("fault", [Fault.http(503), Fault.empty()], ids=str)
+async def test_pictures_go_through_the_route_and_count_once(installed, provider, mode, fault, monkeypatch):
+    ear = Ear()
+    monkeypatch.setattr(litellm, "callbacks", [*litellm.callbacks, ear])
+    provider.set(fault, model="dall-e-3")
+    try:
+        answer = await draw(mode, size="1024x1024")
+        assert answer.data[0].url
+        assert [record.target for record in resilience.attempts(answer)] == ["openai/dall-e-3", "older"]
+        assert provider.count() == 2
+        assert provider.requests[-1].body["prompt"] == "a cat"
+        assert provider.requests[-1].body["size"] == "1024x1024"
+        assert await becomes_true(lambda: bool(ear.heard))
+        await background()
+        assert [what for what, *_ in ear.heard] == ["success"]
+    finally:
+        litellm.logging_callback_manager._reset_all_callbacks()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_picture_that_nobody_makes_is_litellms_own_error(installed, provider, mode):
+    provider.set(Fault.http(429))
+    with pytest.raises(litellm.RateLimitError) as caught:
+        await draw(mode)
+    assert provider.count() == 2
+    assert len(resilience.attempts(caught.value)) == 2
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+async def test_a_runtime_makes_pictures_by_itself(installed, provider, mode):
+    provider.set(Fault.http(500), model="dall-e-3")
+    ask = {"model": "pictures", "prompt": "a cat"}
+    answer = installed.image_generation(**ask) if mode == "sync" else await installed.aimage_generation(**ask)
+    assert answer.data[0].url
+    assert [str(record.kind) for record in resilience.attempts(answer)] == ["server_error", "success"]
 
 
 async def test_an_exhausted_embedding_route_raises_litellms_own(installed, provider):
