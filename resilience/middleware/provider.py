@@ -236,7 +236,7 @@ def _params(given: Mapping[str, Any]) -> dict[str, Any]:
             if key not in _BOOKKEEPING and not key.startswith("user_api_key")
         }
     timeout = given.get("timeout")
-    if timeout is not None and timeout != _default_timeout():
+    if timeout is not None and timeout not in _default_timeouts():
         params["timeout"] = timeout
     # Not a parameter that travels: LiteLLM then reports the attempt to no callback.
     params["no-log"] = True
@@ -249,13 +249,14 @@ def _streaming(params: dict[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _default_timeout() -> float:
-    """What LiteLLM fills in where the caller gave no timeout: that is nobody's deadline."""
-    from litellm.constants import COMPLETION_HTTP_FALLBACK_SECONDS  # noqa: PLC0415 (a name of recent versions)
+def _default_timeouts() -> tuple[float, float]:
+    """What LiteLLM, and its Router, fill in where nobody gave a timeout: that is nobody's deadline."""
+    from litellm import constants  # noqa: PLC0415 (its names of these are recent)
     from litellm.main import get_configured_request_timeout  # noqa: PLC0415 (likewise)
 
     configured = get_configured_request_timeout()
-    return float(COMPLETION_HTTP_FALLBACK_SECONDS if configured is None else configured)
+    bare = constants.COMPLETION_HTTP_FALLBACK_SECONDS if configured is None else configured
+    return float(bare), float(constants.DEFAULT_REQUEST_TIMEOUT_SECONDS)
 
 
 class _Tail:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import gc
 import inspect
+import sys
 from datetime import datetime
 
 import litellm
 import pytest
-from asks import MESSAGES, becomes_true
+from asks import MESSAGES, becomes_true, needs_mcp
 from door2 import background, retire, target
 from litellm.exceptions import MidStreamFallbackError
 from litellm.integrations.custom_logger import CustomLogger
@@ -137,7 +140,8 @@ async def test_sync_calls_fire_log_events_only(hooks, ask, provider):
     provider.set(Fault.http(500))
     with pytest.raises(litellm.InternalServerError):
         litellm.completion(**ask)
-    assert SYNC_FAILED in hooks.fired  # inline
+    assert hooks.of(SYNC_PRE, SYNC_FAILED)[-2:] == [SYNC_PRE, SYNC_FAILED]  # inline
+    assert hooks.of(SYNC_PRE, SYNC_OK)[:2] == [SYNC_PRE, SYNC_OK]
     assert hooks.of(PRE, OK, FAILED) == []
 
 
@@ -150,6 +154,43 @@ async def test_a_rejection_in_the_pre_hook_sends_nothing_and_is_logged_as_a_fail
     assert FAILED not in hooks.fired
 
 
+async def test_deployment_hooks_are_those_of_litellm_callbacks_only(provider, upstream, ask, monkeypatch):
+    elsewhere = Hooks()
+    monkeypatch.setattr(litellm, "callbacks", [])
+    monkeypatch.setattr(litellm, "success_callback", [elsewhere])
+    monkeypatch.setattr(litellm, "_async_success_callback", [elsewhere])
+    await litellm.acompletion(**ask)
+    await background()
+    assert elsewhere.of(PRE, OK, FAILED) == []
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_log_events_give_these_arguments_by_name(provider, upstream, ask, monkeypatch, sync):
+    given = []
+
+    class Named(CustomLogger):
+        async def async_log_success_event(self, kwargs, response_obj, **named):
+            given.append(sorted(named))
+
+        def log_success_event(self, kwargs, response_obj, **named):
+            given.append(sorted(named))
+
+    monkeypatch.setattr(litellm, "callbacks", [Named()])
+    try:
+        litellm.completion(**ask) if sync else await litellm.acompletion(**ask)
+        assert await becomes_true(lambda: given == [["end_time", "start_time"]])
+    finally:
+        litellm.logging_callback_manager._reset_all_callbacks()
+
+
+async def test_a_model_given_by_position_is_known_to_the_logging_object_only(hooks, ask):
+    rest = {key: value for key, value in ask.items() if key not in {"model", "messages"}}
+    await litellm.acompletion(ask["model"], ask["messages"], **rest)
+    (seen,) = (details for what, details in zip(hooks.fired, hooks.details, strict=True) if what == PRE)
+    assert seen.get("model") is None
+    assert seen["litellm_logging_obj"].model == ask["model"]
+
+
 # -- the ten traps ------------------------------------------------------------------------------------------
 
 
@@ -157,6 +198,27 @@ async def test_trap_1_a_callback_cannot_stop_a_sync_call(hooks, ask, provider):
     hooks.reject = ValueError("no")
     assert litellm.completion(**ask).choices
     assert provider.count() == 1
+
+
+@pytest.mark.parametrize("name", ["embedding", "text_completion"])
+async def test_trap_1_nor_its_siblings(hooks, provider, name):
+    hooks.reject = ValueError("no")
+    model = "openai/text-embedding-3-small" if name == "embedding" else "openai/gpt-4o-mini"
+    asked = {"input": ["hi"]} if name == "embedding" else {"prompt": "hi"}
+    with contextlib.suppress(litellm.NotFoundError):  # the loopback provider has no old completions
+        getattr(litellm, name)(**target(provider, model), **asked)
+    assert hooks.of(PRE) == []
+    assert provider.count() == 1
+
+
+async def test_trap_2_an_abandoned_stream_fires_no_outcome_hook(hooks, ask, provider):
+    provider.set(Fault.drip(0.02))
+    stream = await litellm.acompletion(**ask, stream=True)
+    await anext(stream)
+    del stream
+    gc.collect()
+    await background()
+    assert hooks.of(*ASYNC) == [PRE]
 
 
 async def test_trap_2_cancellation_fires_no_outcome_hook(hooks, ask, provider):
@@ -186,6 +248,37 @@ async def test_trap_3_embeddings_take_no_zero_for_an_answer(hooks, provider):
     assert provider.count() == 3
 
 
+async def test_trap_3_a_zero_that_is_true_stops_them(hooks, provider):
+    from resilience.middleware.call import _NO_RETRIES
+
+    provider.set(Fault.http(500))
+    with pytest.raises(litellm.InternalServerError):
+        await litellm.aembedding(
+            **target(provider, "openai/text-embedding-3-small"), input=["hi"], max_retries=_NO_RETRIES
+        )
+    assert provider.count() == 1
+
+
+async def test_trap_3_num_retries_ask_again_below_the_hooks(hooks, ask, provider):
+    pytest.importorskip("tenacity")  # LiteLLM retries with it, and fails without it
+    provider.set(Fault.http(500))
+    with pytest.raises(litellm.InternalServerError):
+        await litellm.acompletion(**ask, num_retries=2)
+    assert provider.count() > hooks.fired.count(FAILED) >= 1
+    assert provider.count() >= 3
+
+
+@needs_mcp
+async def test_trap_4_a_bridge_runs_two_pre_hooks_on_one_id_and_one_object(hooks, provider):
+    await litellm.aresponses(**target(provider, "anthropic/claude-haiku-4-5"), input="hi")
+    await background()
+    pre = [place for place, what in enumerate(hooks.fired) if what == PRE]
+    assert len(pre) == 2
+    assert len({hooks.ids[place] for place in pre}) == 1
+    assert len({hooks.objects[place] for place in pre}) == 1
+    assert provider.count() == 1
+
+
 async def test_trap_4_fallbacks_share_an_id(hooks, ask, provider):
     provider.set(Fault.http(500), model="gpt-4o-mini")
     await litellm.acompletion(**ask, fallbacks=[{**target(provider, "openai/gpt-4o"), "max_retries": 0}])
@@ -203,6 +296,31 @@ async def test_trap_5_a_fault_before_the_wire_leaves_its_import_error_in_the_cha
     error.__cause__ = ModuleNotFoundError("No module named 'mcp'")
     assert error.status_code == 500
     assert classify(error).kind is Kind.LOCAL
+
+
+async def test_trap_5_without_mcp_tools_fail_before_the_wire_as_an_outage(hooks, ask, provider, monkeypatch):
+    from resilience.middleware.classify import classify
+    from resilience.outcome import Kind
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mcp"]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.startswith("litellm.responses.mcp")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    with pytest.raises(litellm.APIConnectionError) as caught:
+        await litellm.acompletion(**ask, tools=tools)
+    assert (caught.value.status_code, provider.count()) == (500, 0)
+    assert classify(caught.value).kind is Kind.LOCAL
+
+
+@pytest.mark.parametrize("where", ["reset", "http://nowhere.invalid/v1"])
+async def test_trap_6_reset_and_no_such_host_are_500_too(hooks, ask, provider, where):
+    provider.set(Fault.reset())
+    base = ask["api_base"] if where == "reset" else where
+    with pytest.raises(litellm.InternalServerError) as caught:
+        await litellm.acompletion(**{**ask, "api_base": base})
+    assert caught.value.status_code == 500
 
 
 async def test_trap_6_refused_is_500_and_a_read_timeout_408(hooks, ask, provider):
@@ -228,6 +346,12 @@ async def test_trap_7_a_truncated_stream_counts_as_success(hooks, ask, provider)
     assert await becomes_true(lambda: LOG_OK in hooks.fired)
 
 
+async def test_trap_7_a_stream_without_a_body_is_no_error(hooks, ask, provider):
+    provider.set(Fault.no_body())
+    stream = await litellm.acompletion(**ask, stream=True)
+    assert not [chunk for chunk in [chunk async for chunk in stream] if chunk.choices[0].delta.content]
+
+
 def test_trap_8_the_success_event_is_best_effort(hooks, ask):
     async def once():
         await litellm.acompletion(**ask, mock_response="hi")
@@ -238,8 +362,8 @@ def test_trap_8_the_success_event_is_best_effort(hooks, ask):
     assert hooks.fired.count(LOG_OK) < 5
 
 
+@pytest.mark.dev_integration  # LiteLLM's cache imports fastapi
 async def test_trap_9_the_pre_hook_runs_before_the_cache(hooks, ask, provider, monkeypatch):
-    pytest.importorskip("fastapi")  # LiteLLM's cache imports it
     monkeypatch.setattr(litellm, "cache", litellm.Cache())
     for list_ in ("input_callback", "success_callback", "_async_success_callback"):
         monkeypatch.setattr(litellm, list_, [*getattr(litellm, list_)])
@@ -256,6 +380,18 @@ async def test_trap_10_private_keys_of_a_hook_reach_the_provider(hooks, ask, pro
     hooks.add = {"my_private_key": "here"}
     await litellm.acompletion(**ask)
     assert provider.requests[-1].body["my_private_key"] == "here"
+
+
+async def test_trap_10_context_variables_of_a_hook_leak_into_the_callers_context(provider, upstream, ask, monkeypatch):
+    leaked = contextvars.ContextVar("leaked", default=False)
+
+    class Leaky(CustomLogger):
+        async def async_pre_call_deployment_hook(self, kwargs, call_type):
+            leaked.set(True)
+
+    monkeypatch.setattr(litellm, "callbacks", [Leaky()])
+    await litellm.acompletion(**ask)
+    assert leaked.get()
 
 
 # -- the Router ---------------------------------------------------------------------------------------------
@@ -290,6 +426,51 @@ async def test_a_router_asks_in_this_order_and_sync_only_once(provider, upstream
     finally:
         retire(router)
         litellm.logging_callback_manager._reset_all_callbacks()
+
+
+class Filter(CustomLogger):
+    """Leaves nothing in rotation, or raises."""
+
+    def __init__(self, rejection: Exception | None = None) -> None:
+        super().__init__()
+        self.rejection = rejection
+        self.asked = 0
+
+    async def async_filter_deployments(self, model, healthy_deployments, *_, **__):
+        self.asked += model == "g"
+        if self.rejection is not None and model == "g":
+            raise self.rejection
+        return [] if model == "g" else healthy_deployments
+
+
+def rejection(**fields):
+    made = litellm.ServiceUnavailableError("no", "openai", "x")
+    made.__dict__.update(fields)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("raised", "retries"),
+    [(None, True), (rejection(), True), (rejection(num_retries=0), False)],
+    ids=["an empty group", "a plain rejection", "one that wants no retries"],
+)
+async def test_what_a_filter_raises_decides_whether_the_router_asks_again(
+    provider, upstream, monkeypatch, ask, raised, retries
+):
+    gate = Filter(raised)
+    monkeypatch.setattr(litellm, "callbacks", [gate])
+    monkeypatch.setattr(litellm.Router, "_time_to_sleep_before_retry", lambda *_, **__: 0)
+    params = {key: value for key, value in ask.items() if key != "messages"}
+    spare = {"model_name": "spare", "litellm_params": params}
+    router = litellm.Router(
+        model_list=[{"model_name": "g", "litellm_params": params}, spare], fallbacks=[{"g": ["spare"]}], num_retries=2
+    )
+    try:
+        assert (await router.acompletion(model="g", messages=MESSAGES)).choices
+        assert (gate.asked > 1) is retries
+        assert provider.count() == 1
+    finally:
+        retire(router)
 
 
 def test_the_routers_inner_seam_is_where_it_was():

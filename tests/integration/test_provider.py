@@ -7,7 +7,7 @@ import asyncio
 import litellm
 import pytest
 from asks import MESSAGES, becomes_true
-from door2 import CLAUDE, GPT, MODES, Ear, ask, background, is_idle, settings
+from door2 import CLAUDE, GPT, MODES, Ear, ask, background, is_idle, retire, settings
 
 import resilience
 from resilience.testing import Fault
@@ -280,6 +280,32 @@ async def test_the_callers_timeout_is_the_deadline_and_litellms_default_is_not(p
             assert provider.count(SLUG) <= 1
     finally:
         resilience.uninstall()
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", "astream"])
+@pytest.mark.parametrize(("timeout", "expected"), [(None, None), (33, 33)], ids=["its default", "its user's"])
+async def test_what_a_router_fills_in_is_no_deadline(runtime, provider, monkeypatch, mode, timeout, expected):
+    seen = []
+    name = "completion" if mode == "sync" else "acompletion"
+    original = getattr(runtime, name)
+
+    def noted(*args, **params):
+        seen.append(params.get("timeout"))
+        return original(*args, **params)
+
+    monkeypatch.setattr(runtime, name, noted)
+    groups = [{"model_name": "any", "litellm_params": {"model": "resilience/chat"}}]
+    router = litellm.Router(model_list=groups, timeout=timeout)
+    try:
+        if mode == "sync":
+            router.completion("any", MESSAGES)
+        elif mode == "async":
+            await router.acompletion("any", MESSAGES)
+        else:
+            assert [chunk async for chunk in await router.acompletion("any", MESSAGES, stream=True)]
+    finally:
+        retire(router)
+    assert seen == [expected]
 
 
 async def test_no_breaker_is_kept_for_the_outer_call(runtime, provider):
