@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from resilience.upstream import Operation
@@ -47,5 +48,4 @@ class ImageCalls:
         self, model: str | None, prompt: str | None, params: dict[str, Any]
     ) -> tuple[Route, dict[str, Any], CallOptions]:
         route, rest, call = self._prepare(model, {**params, "prompt": prompt})
-        call.validate = None  # it judges texts
-        return route, rest, call
+        return route, rest, replace(call, validate=None)  # it judges texts

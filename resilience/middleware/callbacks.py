@@ -16,6 +16,7 @@ from resilience.middleware.bare import BareTargets
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
 from resilience.middleware.marked import is_marked
+from resilience.middleware.provider import PICTURE
 from resilience.middleware.recording import holds_nothing, outcome_of, record_sync
 from resilience.middleware.translation import PROVIDER, refusal
 from resilience.outcome import Kind, Outcome
@@ -51,6 +52,7 @@ _NOTED: Final = frozenset({"acompletion", "atext_completion", "aresponses"})
 _METADATA: Final = ("metadata", "litellm_metadata")
 _OURS: Final = f"{PROVIDER}/"
 _REASONING: Final = ("reasoning_effort", "thinking", "verbosity")
+_PICTURE: Final = ("n", "quality", "response_format", "size", "style")
 _CALL: Final = "_resilience_call"
 _SERVED: Final = "_resilience_served"
 # By which name the logging object notes a stream's first chunk: with an underscore before LiteLLM 1.106.
@@ -129,7 +131,7 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         log = kwargs["litellm_logging_obj"]
         model = kwargs.get("model") or log.model
         if isinstance(model, str) and model.startswith(_OURS):
-            return _with_reasoning(kwargs)
+            return _with_picture(kwargs) if name == "aimage_generation" else _with_reasoning(kwargs)
         stream = kwargs.get("stream") is True
         if stream and name not in _NOTED:
             return None
@@ -341,6 +343,12 @@ def _with_reasoning(kwargs: dict[str, Any]) -> dict[str, Any] | None:
     if not given:
         return None
     return {**kwargs, "allowed_openai_params": [*(kwargs.get("allowed_openai_params") or ()), *given]}
+
+
+def _with_picture(kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """LiteLLM drops these for a provider that it does not know, without a word: they travel under a name of ours."""
+    given = {name: kwargs[name] for name in _PICTURE if kwargs.get(name) is not None}
+    return {**kwargs, PICTURE: given} if given else None
 
 
 def _call_of(request_data: Mapping[str, Any]) -> GuardedCall | None:

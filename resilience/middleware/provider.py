@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from resilience.runtime import MultiProviderFallback
 
+PICTURE: Final = "resilience_picture"
+"""Under this name the callback hands on what LiteLLM drops of an image call's parameters."""
+
 # What LiteLLM gives a custom provider that is its own affair, not a parameter of the request.
 _NOT_PARAMS: Final = frozenset({"stream", "max_retries", "num_retries", "allowed_openai_params"})
 # What a Router or a Proxy writes into metadata to find its own books: the outer call has settled with them.
@@ -219,6 +222,7 @@ class _Translating:
 def _params(given: Mapping[str, Any]) -> dict[str, Any]:
     """The caller's parameters, as far as LiteLLM hands them to a custom provider."""
     params = {key: value for key, value in given["optional_params"].items() if key not in _NOT_PARAMS}
+    params.update(params.pop(PICTURE, {}))
     details = given["logging_obj"].model_call_details
     user = details.get("user")
     if user:  # LiteLLM takes it out of the parameters of providers that it does not know

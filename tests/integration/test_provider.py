@@ -283,8 +283,8 @@ async def test_the_callers_timeout_is_the_deadline_and_litellms_default_is_not(p
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "astream"])
-@pytest.mark.parametrize(("timeout", "expected"), [(None, None), (33, 33)], ids=["its default", "its user's"])
-async def test_what_a_router_fills_in_is_no_deadline(runtime, provider, monkeypatch, mode, timeout, expected):
+@pytest.mark.parametrize(("limit", "expected"), [(None, None), (33, 33)], ids=["its default", "its user's"])
+async def test_what_a_router_fills_in_is_no_deadline(runtime, provider, monkeypatch, mode, limit, expected):
     seen = []
     name = "completion" if mode == "sync" else "acompletion"
     original = getattr(runtime, name)
@@ -295,7 +295,7 @@ async def test_what_a_router_fills_in_is_no_deadline(runtime, provider, monkeypa
 
     monkeypatch.setattr(runtime, name, noted)
     groups = [{"model_name": "any", "litellm_params": {"model": "resilience/chat"}}]
-    router = litellm.Router(model_list=groups, timeout=timeout)
+    router = litellm.Router(model_list=groups, timeout=limit)
     try:
         if mode == "sync":
             router.completion("any", MESSAGES)

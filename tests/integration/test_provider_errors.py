@@ -84,7 +84,8 @@ async def test_a_route_raises_what_a_bare_call_raises(provider, upstream, plan, 
     bare, through = await compared(provider, plan, model, mode, fault)
     assert isinstance(through, type(bare)), (type(bare), type(through).__mro__)
     assert int.__eq__(through.status_code, bare.status_code)
-    assert retry_after(through) == retry_after(bare)
+    # Where the provider says nothing, the route tells when it will have somebody again.
+    assert retry_after(bare) in {None, retry_after(through)}
     if fault.headers:
         assert retry_after(through) == "7"
 
