@@ -59,6 +59,7 @@ PANELS: dict[str, tuple[Panel, ...]] = {
         Panel("KB a request in flight", "In flight", "KB a request"),
     ),
     "memory": (Panel("MB for ten thousand targets", "10,000 targets", "MB"),),
+    "mutation": (Panel("mutants noticed, %", "By file", "score"),),
     "imports": (Panel("seconds over an empty interpreter", "Import", "s over an empty"),),
 }
 

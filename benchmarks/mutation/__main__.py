@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 STORE = ROOT / ".mutation"
 SEED = 6
 GOAL_PERCENT = 90
+_LAST = "tests/property/"
 _RIGID = Verdict("rigid")  # no verdict yet: its function cannot be swapped, so that it has to be imported
 
 _BREAKER = (
@@ -70,7 +71,7 @@ class Examination:
         Returns:
             Whether some are left that need a new process.
         """
-        in_functions, at_import, passed = [], [], []
+        in_functions, in_functions_again, at_import, passed = [], [], [], []
         for mutant in self.mutants:
             if mutant.key in self.excluded.reasons:
                 continue
@@ -85,18 +86,26 @@ class Examination:
             elif mutant.at_import:
                 first = [] if known is not None else self._by_file[mutant.file]
                 (at_import if first else passed).append(Job(mutant, first or tests))
+            elif known == _RIGID:
+                at_import.append(Job(mutant, tests))
             else:
-                (at_import if known == _RIGID else in_functions).append(Job(mutant, tests))
+                # Property tests take as long as all the others; they see what has survived those.
+                quick = [test for test in tests if not test.startswith(_LAST)]
+                (in_functions if quick else in_functions_again).append(Job(mutant, quick or tests))
         # One kind a process: what is swapped must have been imported, what is imported must not.
-        jobs = in_functions or at_import or passed
+        jobs = in_functions or at_import or in_functions_again or passed
         random.Random(SEED).shuffle(jobs)
         if self.options.quick:
             del jobs[4:]
         room = Room(ROOT, TESTS, self.tests.seconds, self.options.jobs, self.ends_at, self._noticed)
-        rigid = examine([], jobs, room, self._heard) if jobs is in_functions else examine(jobs, [], room, self._heard)
+        rigid = (
+            examine([], jobs, room, self._heard)
+            if jobs in (in_functions, in_functions_again)
+            else examine(jobs, [], room, self._heard)
+        )
         for job in rigid:
             self.kept.add(job.mutant, _RIGID, {})
-        return len(in_functions) + len(at_import) + len(passed) > 0 and not self.options.quick
+        return bool(jobs) and not self.options.quick
 
     def _able_to_see(self, mutant: Mutant) -> list[str]:
         return self.tests.every() if mutant.at_import else self.tests.for_lines(mutant)
