@@ -127,9 +127,8 @@ def adopt_locked(rules: PolicyRules, shared: SharedState, now: float) -> None:
     elif shared.state is CircuitState.OPEN:
         rules.enter_open_locked(_opening(rules, shared))
     else:
-        state = rules.half_open_locked(_opening(rules, shared), now)
+        rules.half_open_locked(_opening(rules, shared), now)
         merge_locked(rules, shared, now)
-        state.doubters.update(shared.doubters)
 
 
 def merge_locked(rules: PolicyRules, shared: SharedState, now: float) -> None:

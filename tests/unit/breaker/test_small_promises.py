@@ -137,12 +137,12 @@ def test_a_listener_that_raises_is_logged_once_and_counted(
 
     breaker = make(clock, listeners=[Broken(), Whole()])
     with caplog.at_level(logging.ERROR, "resilience"):
-        for _ in range(3):
+        for number in (1, 2, 3):
             breaker.call(int)
-    assert (breaker.listener_errors, heard) == (3, ["openai"] * 3)
-    assert [record.getMessage() for record in caplog.records] == [
-        "a listener of openai raised; further ones are only counted"
-    ]
+            assert (breaker.listener_errors, heard) == (number, ["openai"] * number)
+            assert [(record.name, record.getMessage()) for record in caplog.records] == [
+                ("resilience", "a listener of openai raised; further ones are only counted")
+            ]
 
 
 def test_following_another_process_writes_nothing_into_the_shared_storage(clock: ManualClock) -> None:
