@@ -148,7 +148,7 @@ class Equivalents:
             fitting = [mutant for mutant in mutants if _fits(row, mutant)]
             self.reasons |= {mutant.key: row["why"] for mutant in fitting}
             if not fitting:
-                self.stale.append(f"{row['in']}: `{row['was']}` -> `{row['becomes']}`")
+                self.stale.append(f"{row['in']}: `{row['was']}` -> `{row['becomes']}` in `{row['at']}`")
 
 
 def _file_of(row: dict[str, str]) -> str:
@@ -157,6 +157,8 @@ def _file_of(row: dict[str, str]) -> str:
 
 def _fits(row: dict[str, str], mutant: Mutant) -> bool:
     if (_file_of(row), row["in"].partition(":")[2]) != (mutant.file, mutant.function):
+        return False
+    if row["at"] != mutant.statement:
         return False
     return row["was"] == told(mutant.before) and row["becomes"] == told(mutant.after)
 

@@ -31,6 +31,7 @@ class Mutant:
         function: The qualified name of the function it is in, "" for the module's own level.
         first_line: The first line of the statement.
         last_line: Its last line; of a compound statement, the last one of its head.
+        statement: The text of the first one.
         before: The text that was there.
         after: The text that is there now.
         source: The whole file with the fault.
@@ -42,6 +43,7 @@ class Mutant:
     function: str
     first_line: int
     last_line: int
+    statement: str
     before: str
     after: str
     source: str
@@ -55,6 +57,7 @@ class Mutant:
 def mutants_of(path: Path, file: str) -> list[Mutant]:
     """Every mutant of one file that compiles, each different text once."""
     text = path.read_text(encoding="utf-8")
+    rows = text.splitlines()
     wrapper = MetadataWrapper(cst.parse_module(text))
     maker = _Maker(wrapper, text.encode())
     made, seen, counts = [], {text}, Counter[str]()
@@ -70,7 +73,7 @@ def mutants_of(path: Path, file: str) -> list[Mutant]:
         same = f"{file}\0{place.function}\0{place.body}\0{before}\0{after}"
         counts[same] += 1
         key = hashlib.sha256(f"{same}\0{counts[same]}".encode()).hexdigest()[:20]
-        lines = place.first_line, place.last_line
+        lines = place.first_line, place.last_line, rows[place.first_line - 1].strip()
         made.append(Mutant(file, place.function, *lines, before, after, source, key, place.at_import))
     return made
 

@@ -89,14 +89,14 @@ def test_a_row_of_the_table_excludes_its_mutant_and_a_row_without_one_is_told(tm
     path = tmp_path / "made.py"
     path.write_text("def f(x):\n    return x < 1\n", encoding="utf-8")
     table = tmp_path / "equivalent.toml"
-    row = '[[mutant]]\nin = "made:{}"\nwas = "< 1"\nbecomes = "<= 1"\nwhy = "x is never 1"\n'
+    row = '[[mutant]]\nin = "made:{}"\nat = "return x < 1"\nwas = "< 1"\nbecomes = "<= 1"\nwhy = "x is never 1"\n'
     table.write_text(row.format("f") + row.format("g"), encoding="utf-8")
     mutants = mutants_of(path, "resilience/made.py")
     excluded = Equivalents(table, mutants)
     assert [(mutant.before, excluded.reasons[mutant.key]) for mutant in mutants if mutant.key in excluded.reasons] == [
         (" < 1", "x is never 1")
     ]
-    assert excluded.stale == ["made:g: `< 1` -> `<= 1`"]
+    assert excluded.stale == ["made:g: `< 1` -> `<= 1` in `return x < 1`"]
 
 
 def test_verdicts_outlive_the_process_and_survivors_remember_whom_they_met(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import timedelta
 from typing import Any
 
 import pybreaker
@@ -425,3 +426,82 @@ def test_news_knows_nothing_but_what_it_was_told() -> None:
         until=0.0, first_since=0.0, failures=0, calls=0, rounds=0, account_rounds=0,
         remembers_until=0.0, successes=0, earned=0, doubters={},
     )  # fmt: skip
+
+
+def test_a_breaker_without_a_policy_has_no_seat_and_one_with_a_policy_keeps_its_own(clock: ManualClock) -> None:
+    breaker, seat = make(clock), object()
+    assert (breaker.seat, CircuitBreaker().seat) == (None, None)
+    breaker.seat = seat  # type: ignore[assignment]
+    assert breaker.seat is seat
+    breaker.seat = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(("kind", "opens", "holds"), [(Kind.AUTH, 3, 0), (Kind.RATE_LIMITED, 0, 3)])
+def test_account_openings_are_trips_and_holds_are_none(clock: ManualClock, kind: Kind, opens: int, holds: int) -> None:
+    breaker = make(clock)
+    for _ in range(3):
+        settle(breaker, kind)
+        breaker.close()
+    assert (rules(breaker).opens, rules(breaker).holds) == (opens, holds)
+
+
+def test_a_success_between_two_rate_limits_starts_the_holds_anew(clock: ManualClock) -> None:
+    breaker = make(clock, slow_call_seconds=60)
+    settle(breaker, Kind.RATE_LIMITED)
+    breaker.close()
+    settle(breaker, Kind.SUCCESS, Kind.RATE_LIMITED)
+    assert breaker.rejection().retry_after == 1
+
+
+def test_a_reset_circuit_is_closed_since_the_reset(clock: ManualClock) -> None:
+    breaker = make(clock)
+    breaker.open()
+    clock.advance(3)
+    breaker.reset()
+    assert describe_locked(rules(breaker)) == SharedState(CircuitState.CLOSED, clock.monotonic())
+
+
+def test_a_probe_that_comes_after_its_lease_opens_nothing_and_says_so(clock: ManualClock) -> None:
+    breaker = make(clock, probe_lease_seconds=5)
+    breaker.half_open()
+    late = breaker.acquire()
+    clock.advance(5)
+    breaker.acquire().ignore()
+    assert breaker.record(late, Effect.FAILURE, Outcome(Kind.SERVER_ERROR)) is False
+
+
+def test_listeners_hear_nothing_of_what_decides_nothing(clock: ManualClock) -> None:
+    class Failures(pybreaker.CircuitBreakerListener):
+        def __init__(self) -> None:
+            self.heard: list[Any] = []
+
+        def failure(self, cb: Any, exc: BaseException) -> None:
+            self.heard.append(exc)
+
+    breaker = make(clock, given={"listeners": [failures := Failures()]})
+    stale = breaker.acquire()
+    breaker.open()
+    stale.failure(ConnectionError())
+    breaker.stray_permit().failure(ConnectionError())
+    assert failures.heard == []
+
+
+def test_a_hot_permit_has_no_time_of_its_own(clock: ManualClock) -> None:
+    assert make(clock).acquire().started == 0.0
+
+
+def test_closing_a_guarded_generator_closes_the_one_inside(clock: ManualClock) -> None:
+    inner = iter_three()
+    items = make(clock).call(lambda: inner)
+    assert next(items) == 0
+    items.close()
+    assert inner.gi_frame is None
+
+
+def test_another_processs_naive_opening_is_utc(clock: ManualClock) -> None:
+    breaker = CircuitBreaker(name="db", reset_timeout=30, clock=clock)
+    breaker.open()
+    breaker.storage.opened_at = (clock.now() - timedelta(seconds=10)).replace(tzinfo=None)
+    assert breaker.rejection().retry_after == 20
+    breaker.storage.opened_at = clock.now() - timedelta(seconds=12)
+    assert breaker.rejection().retry_after == 18

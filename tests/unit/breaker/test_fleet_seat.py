@@ -357,3 +357,33 @@ def test_news_of_the_same_era_only_ever_adds(clock: ManualClock) -> None:
     assert isinstance(rules.state, HalfOpen)
     merge_locked(rules, SharedState(CircuitState.HALF_OPEN, 1000.0, successes=3), 1000.0)
     assert breaker.current_state == "closed"
+
+
+def test_a_probe_that_worked_is_told_without_a_doubt(clock: ManualClock) -> None:
+    breaker, seat, _ = seated(clock)
+    open_until_probes(breaker, seat, clock)
+    probe: Any = breaker.acquire(source="a")
+    seat.told()
+    probe.success()
+    assert seat.told() == [("probed", probe.ticket, True, None)]
+
+
+def test_a_dropped_probe_is_told_by_its_number(clock: ManualClock) -> None:
+    breaker, seat, _ = seated(clock)
+    open_until_probes(breaker, seat, clock)
+    probe: Any = breaker.acquire()
+    ticket = probe.ticket
+    seat.told()
+    del probe
+    assert breaker.is_eligible()
+    assert seat.told() == [("probed", ticket, False, None)]
+
+
+def test_a_guarded_probe_that_failed_is_told_once(clock: ManualClock) -> None:
+    breaker, seat, _ = seated(clock)
+    open_until_probes(breaker, seat, clock)
+    with pytest.raises(ZeroDivisionError):
+        breaker.call(lambda: 1 / 0)
+    assert breaker.current_state == "open"
+    breaker.is_eligible()
+    assert [note[0] for note in seat.told() if note[0] == "probed"] == ["probed"]

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from resilience.errors import DeadlineExceededError, RejectedError, RouteExhaustedError
+from resilience.clock import SYSTEM_CLOCK
+from resilience.errors import DeadlineExceededError, RejectedError, RouteExhaustedError, StreamInterruptedError
+from resilience.events import FallbackTaken
 from resilience.outcome import Kind
 from resilience.testing.upstream import Fail, Say
 from resilience.testing.world import World
@@ -165,3 +167,54 @@ def test_an_empty_answer_of_a_single_target_says_whose_it_was() -> None:
     world = World({"a": ""}, "a", single=True, num_retries=0, max_attempts=1)
     with pytest.raises(Exception, match=r"^a gave an empty answer$"):
         world.run()
+
+
+def test_targets_of_one_order_are_drawn_anew_by_each_request() -> None:
+    world = World(orders=(1, 1))
+    assert {world.run().target for _ in range(40)} == {"a", "b"}
+
+
+def test_each_move_is_told_from_the_target_before() -> None:
+    world = World({"a": Kind.TIMEOUT, "b": Kind.OVERLOADED}, "abc")
+    world.run()
+    assert [event for event in world.events if isinstance(event, FallbackTaken)] == [
+        FallbackTaken("chat", "a", "b", Kind.TIMEOUT),
+        FallbackTaken("chat", "b", "c", Kind.OVERLOADED),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds", "why"),
+    [
+        ({"max_wait_seconds": 5}, 6, "the rate limit lasts longer than it may wait"),
+        ({}, 2, "its budget of retries is spent"),
+    ],
+)
+def test_why_a_rate_limit_is_not_waited_for_is_the_last_thing_said(
+    given: dict[str, Any], seconds: float, why: str
+) -> None:
+    world = World({"a": Fail(Kind.RATE_LIMITED, retry_after_seconds=seconds)}, "a", on_exhausted="fail", **given)
+    world.health.hub.subscribe(lambda event: world.health.eject("a", "rate_limited", seconds))
+    if not given:
+        while lane_of(world).budget.draw(world.clock.monotonic()):
+            pass
+    with pytest.raises(RouteExhaustedError) as raised:
+        world.run()
+    assert raised.value.message == f"route 'chat' is exhausted: a failed with rate_limited; {why}"
+
+
+async def test_a_limit_of_the_targets_own_is_not_the_callers_although_another_was_shortened() -> None:
+    world = World({"a": Say("one two", gap_seconds=30)}, "a", clock=SYSTEM_CLOCK, timeouts={"stall_seconds": 0.03})
+    with pytest.raises(StreamInterruptedError):
+        _ = [chunk async for chunk in await world.arun(stream=True, deadline_seconds=15)]
+    assert [one.shortened for one in world.admissions] == [False]
+
+
+def test_a_target_that_cannot_write_on_is_not_asked_again_after_its_own_break() -> None:
+    world = World(
+        {"a": [Say("one two", then=Kind.CONNECTION), "again"], "b": " three"}, stream={"on_interruption": "continue"}
+    )
+    takes = world.upstream.takes_prefill
+    world.upstream.takes_prefill = lambda target: target.name != "a" and takes(target)  # type: ignore[method-assign]
+    text = "".join(chunk.text for chunk in world.run(stream=True))
+    assert (world.log, text) == ("ab", "one two three")
