@@ -122,11 +122,12 @@ class Examination:
         self.kept.add(job.mutant, verdict, seen)
 
 
-def _go_on(ends_at: float) -> NoReturn:
+def _go_on(options: argparse.Namespace, ends_at: float) -> NoReturn:
     """Begin again in a new process, with what is known by now."""
-    again = [argument for argument in sys.argv[1:] if argument != "--fresh"]
-    seconds = ["--seconds", str(ends_at - time.perf_counter())] if ends_at < float("inf") else []
-    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.mutation", *again, *seconds])  # noqa: S606
+    again = [f"--seconds={ends_at - time.perf_counter()}", f"--jobs={options.jobs}"]
+    again += ["--json"] if options.json else []
+    again += ["--only", *options.only] if options.only else []
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.mutation", *again])  # noqa: S606
 
 
 def _is_asked(file: str, options: argparse.Namespace) -> bool:
@@ -149,10 +150,12 @@ def main() -> int:
     (STORE / ".gitignore").write_text("*\n", encoding="utf-8")
     examination = Examination(options)
     if examination.run() and time.perf_counter() < examination.ends_at:
-        _go_on(examination.ends_at)
+        _go_on(options, examination.ends_at)
     counts = Counter(verdict.what for verdict in examination.verdicts.values())
     left = len(examination.mutants) - len(examination.excluded.reasons) - counts.total()
     print(f"{dict(counts)}, excluded {len(examination.excluded.reasons)}, left {left}", file=sys.stderr)
+    for row in examination.excluded.stale:
+        print(f"equivalent.toml has a row that fits nothing: {row}", file=sys.stderr)
     from benchmarks.report import deliver  # not before: it imports the package, which the forks must find untouched
 
     options.quick = options.quick or bool(options.only) or left > 0
@@ -178,7 +181,7 @@ def report(examination: Examination) -> Report:
         total = [sum(pair) for pair in zip(total, row, strict=True)]
         files.add(file.removeprefix("resilience/"), *row, _score(row))
     files.add("all", *total, _score(total))
-    survivors = Table("Survivors", ("where", "was", "becomes"), note="What the tests do not notice.")
+    survivors = Table("Survivors", ("where", "was", "becomes"), note=_SURVIVORS)
     for mutant in examination.mutants:
         if examination.verdicts.get(mutant.key, _RIGID).what == "survived":
             survivors.add(f"{mutant.file.removeprefix('resilience/')}:{mutant.first_line}", *_change(mutant))
@@ -194,6 +197,10 @@ def report(examination: Examination) -> Report:
     return Report("mutation", str(__doc__).strip(), f"{_METHOD} {tools}; seed {SEED}.", tables)
 
 
+_SURVIVORS = (
+    "What the tests do not notice. What a forked child does is held by a test in a process of its own, which sees the "
+    "code as it is on the disk."
+)
 _METHOD = (
     "mutmut's operators, and four more (ask the opposite, return nothing, leave a statement out, say something else) "
     "change one thing at a time. The tests that run the changed statement decide; property tests draw at most "
