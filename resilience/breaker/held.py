@@ -29,7 +29,9 @@ class Holding:
 
     def __enter__(self) -> Self:
         outer = HELD.get()
-        self._outer = outer if outer is not None and outer.is_live else None
+        while outer is not None and not outer.is_live:  # a task may have begun in a block that is over by now
+            outer = outer._outer  # noqa: SLF001 (its own class)
+        self._outer = outer
         self.is_live = True
         self._token = HELD.set(self)
         return self

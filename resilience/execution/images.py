@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 class ImageCalls:
     """A part of `resilience.MultiProviderFallback`."""
 
-    @property
-    def _engine(self) -> Engine:
-        raise NotImplementedError
+    if TYPE_CHECKING:  # what the runtime brings
 
-    def _prepare(
-        self, model: str | None, params: dict[str, Any], *, stream: bool = False
-    ) -> tuple[Route, dict[str, Any], CallOptions]:
-        raise NotImplementedError
+        @property
+        def _engine(self) -> Engine: ...
+
+        def _prepare(
+            self, model: str | None, params: dict[str, Any], *, stream: bool = False
+        ) -> tuple[Route, dict[str, Any], CallOptions]: ...
 
     async def aimage_generation(self, model: str | None = None, prompt: str | None = None, **params: Any) -> Any:
         """Ask for pictures. An answer without one is empty, and the next target is asked.

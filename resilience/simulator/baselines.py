@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -55,8 +57,8 @@ class Unguarded:
     is_eager = is_probe = False
 
     def held(self) -> AbstractContextManager[object]:
-        """Never asked for."""
-        raise NotImplementedError
+        """Nothing is held."""
+        return nullcontext()
 
     def first_content(self, latency_seconds: float) -> None:
         """Nobody listens."""
@@ -87,7 +89,7 @@ class WrongAnswerError(Exception):
     """The caller was given something that is no answer."""
 
 
-class Baseline:
+class Baseline(ABC):
     """What the baselines share: one lane a process, as the engine has it, and the steps of one attempt.
 
     Args:
@@ -117,8 +119,9 @@ class Baseline:
         ask = partial(self._ask, call=call, ends_at=self._clock.time + seconds)
         return Job(route, lane, Operation.COMPLETION, NO_PARAMS, call), self._plan(process, route, lane, ask)
 
+    @abstractmethod
     def _plan(self, process: int, route: Route, lane: Lane, ask: Ask) -> Steps:
-        raise NotImplementedError
+        """Which targets one request asks, and when it gives up."""
 
     def _ask(self, place: RoutedTarget, call: CallOptions, ends_at: float) -> Asked:
         """One attempt, a stream to its end, with the limits that the engine's attempts have."""

@@ -1,7 +1,7 @@
 """A virtual-time event loop: when everything waits, time jumps to the next timer. Hours pass in milliseconds.
 
-Libraries that do this exist (looptime, aiotools.VirtualClock). They patch the selector of a real loop, so they keep
-its sockets and cannot tell a deadlock from a pause; this one has no selector to patch, and says who waits for ever.
+Libraries that do this exist (looptime, aiotools.VirtualClock). They patch the selector of a real loop and keep its
+sockets, so that waiting for ever looks like waiting for the network; this one has none, and says at once who waits.
 """
 
 from __future__ import annotations

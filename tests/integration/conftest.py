@@ -18,6 +18,7 @@ import pytest_asyncio
 from resilience.middleware.call import LiteLLMUpstream
 from resilience.middleware.targets import build_target
 from resilience.testing import LoopbackProvider
+from resilience.testing.store import LoopbackStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,6 +35,19 @@ def litellms_own() -> Iterator[None]:
     before = litellm_state.containers()
     yield
     litellm_state.put_back(before)
+
+
+@pytest.fixture(scope="module")
+def running_store() -> Iterator[LoopbackStore]:
+    with LoopbackStore() as store:
+        yield store
+
+
+@pytest.fixture
+def store(running_store: LoopbackStore) -> LoopbackStore:
+    """A real store with nothing in it."""
+    running_store.command("FLUSHALL")
+    return running_store
 
 
 @pytest.fixture(scope="session")

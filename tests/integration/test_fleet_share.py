@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 ROW = "{resilience}:row:provider:openai"
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[LoopbackStore]:
-    with LoopbackStore() as store:
-        yield store
-
-
-@pytest.fixture
-def store(running: LoopbackStore) -> LoopbackStore:
-    running.command("FLUSHALL")
-    return running
-
-
 @pytest.fixture
 def make(store: LoopbackStore) -> Iterator[Callable[..., MultiProviderFallback]]:
     made: list[MultiProviderFallback] = []

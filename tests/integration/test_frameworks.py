@@ -41,7 +41,7 @@ def was_asked(provider, spare):
 
 
 def test_instructor(provider, spare):
-    instructor = pytest.importorskip("instructor")
+    import instructor
     import litellm
     from pydantic import BaseModel
 
@@ -56,7 +56,8 @@ def test_instructor(provider, spare):
 
 
 def test_dspy(provider, spare):
-    dspy = pytest.importorskip("dspy")
+    import dspy
+
     spare.answer = "[[ ## answer ## ]]\nParis\n\n[[ ## completed ## ]]"
     with dspy.context(lm=dspy.LM(MODEL, cache=False), adapter=dspy.ChatAdapter()):
         assert dspy.Predict("question -> answer")(question="What is the capital of France?").answer == "Paris"
@@ -65,7 +66,8 @@ def test_dspy(provider, spare):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_langchain(provider, spare, stream):
-    langchain = pytest.importorskip("langchain_litellm")
+    import langchain_litellm as langchain
+
     chat = langchain.ChatLiteLLM(model=MODEL, max_retries=0)
     if stream:
         assert "".join(chunk.content for chunk in chat.stream("hi")) == spare.answer
@@ -75,14 +77,15 @@ def test_langchain(provider, spare, stream):
 
 
 async def test_langchain_async(provider, spare):
-    langchain = pytest.importorskip("langchain_litellm")
+    import langchain_litellm as langchain
+
     assert (await langchain.ChatLiteLLM(model=MODEL, max_retries=0).ainvoke("hi")).content == spare.answer
     assert was_asked(provider, spare)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_openai_agents(provider, spare, stream):
-    agents = pytest.importorskip("agents")
+    import agents
     from agents.extensions.models.litellm_model import LitellmModel
 
     agents.set_tracing_disabled(True)

@@ -273,7 +273,6 @@ async def test_trap_3_pictures_are_asked_for_three_times_whatever_is_said(hooks,
 
 
 async def test_trap_3_num_retries_ask_again_below_the_hooks(hooks, ask, provider):
-    pytest.importorskip("tenacity")  # LiteLLM retries with it, and fails without it
     provider.set(Fault.http(500))
     with pytest.raises(litellm.InternalServerError):
         await litellm.acompletion(**ask, num_retries=2)

@@ -7,12 +7,11 @@ import random
 from typing import Any
 
 import pytest
+import redis
 
 from resilience.simulator.store import StoreServer
 from resilience.storage.redis import _SCRIPTS
 from resilience.testing.store import LoopbackStore
-
-redis = pytest.importorskip("redis")
 
 NAMES = ("provider:openai", "target:a")
 PREFIX = "{simulated}:"
