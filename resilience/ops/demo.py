@@ -90,9 +90,8 @@ def run_demo(seconds: float, *, plain: bool = False, open_runtime: OpenRuntime |
     story = Story(seconds)
     tally = Tally([cast.provider for cast in PLAYERS])
     screen = _screen(story, tally, plain=plain)
-    with screen:
-        demo = Demo(story, tally, screen, open_runtime or _open_runtime)
-        was_stopped = asyncio.run(demo.run())
+    demo = Demo(story, tally, screen, open_runtime or _open_runtime)
+    was_stopped = asyncio.run(demo.run())
     screen.summary()
     if tally.lost:
         return LOST
@@ -152,7 +151,9 @@ class Demo:
 
         with ExitStack() as closing:
             closing.enter_context(_stopped_by_hand(self._stop))
-            quiet()  # after the line above: LiteLLM's import swallows a KeyboardInterrupt
+            # What comes after that line cannot be torn by a Ctrl-C; LiteLLM's import would swallow one.
+            closing.enter_context(self._screen)
+            quiet()
             providers = {cast.provider: closing.enter_context(_provider(cast)) for cast in PLAYERS}
             addresses = {
                 cast.provider: providers[cast.provider].url

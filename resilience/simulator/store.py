@@ -179,8 +179,8 @@ class StoreServer:
                 break
             calls, failures, slow = calls + entry[1], failures + entry[2], slow + entry[3]
             kept.insert(0, entry)
-        document["t"] = kept
-        if batch["c"] > 0:
+        if batch["c"] > 0:  # who only asks changes nothing, whatever window is asked for
+            document["t"] = kept
             document["forgotten_at"] = now + int(_PAUSE_WINDOWS * batch["ws"]) + 1000
             self._counts[identity] = document
         by_all = _corroborated(document["src"], now - batch["ws"])
