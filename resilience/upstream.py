@@ -168,13 +168,14 @@ class Chunks(NamedTuple):
         next: ``__next__`` or ``__anext__`` of what is below.
         text: The text of a chunk that carries nothing else; "" for every other: then ask ``piece``.
         piece: What a chunk carries.
-        note: Told of an error that ``next`` raised, before anybody classifies it.
+        note: Told of an error that ``next`` raised, before anybody classifies it. Returns whether it says no more
+            than that the stream is over.
     """
 
     next: Callable[[], Any]
     text: Callable[[Any], str]
     piece: Callable[[Any], Piece]
-    note: Callable[[BaseException], None]
+    note: Callable[[BaseException], bool]
 
 
 class SyncStream(Protocol):

@@ -139,7 +139,8 @@ class Reading:
                 if isinstance(error, Exception) and alarm.was_cancelled():
                     # Somebody below turned the reader's cancellation into an error.
                     raise asyncio.CancelledError from error
-            self._note(error)
+            if self._note(error):
+                return self._of_end()
             if isinstance(error, Exception):
                 return self._of_error(error)
             raise error
@@ -198,8 +199,8 @@ def _itself(piece: Any) -> Any:
     return piece
 
 
-def _told(error: BaseException) -> None:
-    """The stream's own iterator has noted it."""
+def _told(error: BaseException) -> bool:  # noqa: ARG001 (the stream's own iterator has noted it)
+    return False
 
 
 def _no_more() -> NoReturn:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import weakref
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Self
 
 from resilience.middleware.answers import field
@@ -81,13 +84,13 @@ class _Adapter:
             self._ended = True
         return event_piece(chunk)
 
-    def _ends(self, error: BaseException) -> bool:
-        """Whether an error says no more than that no finish reason came, where the provider's own terminator did."""
-        return self._watched.terminated and _NO_REASON in str(error)
-
-    def _note(self, error: BaseException) -> None:
+    def _note(self, error: BaseException) -> bool:
+        """Mark an error for who classifies it. Returns whether it is none: the provider's own terminator had come."""
+        if self._watched.terminated and _NO_REASON in str(error):
+            return True
         said = self._watched.error.decode("utf-8", "replace") or None
         mark(error, Mark(sent=True, streaming=True, outer=self._outer, said=said))
+        return False
 
 
 class LiteLLMStream(_Adapter):
@@ -123,6 +126,7 @@ class LiteLLMStream(_Adapter):
         if isinstance(limits, dict) and isinstance(limits.get("read"), float):
             # The transport reads this when the body begins: what bounded the head must not bound a stall.
             limits["read"] = max(limits["read"], read_seconds)
+        _open.add(self)
 
     def __iter__(self) -> Iterator[Piece]:
         return self
@@ -133,9 +137,8 @@ class LiteLLMStream(_Adapter):
         except StopIteration:
             raise
         except BaseException as error:
-            if self._ends(error):
+            if self._note(error):
                 raise StopIteration from None
-            self._note(error)
             raise
 
     def chunks(self) -> Chunks:
@@ -147,10 +150,25 @@ class LiteLLMStream(_Adapter):
         if self._closed:
             return
         self._closed = True
+        # A thread may be inside a read, or the transport gone already: there is nobody left to tell.
         if self._response is not None:
-            # A thread may be inside a read, or the transport gone already: there is nobody left to tell.
             with contextlib.suppress(Exception):
                 self._response.close()
+        # The SDK's reader is a generator. Left to the end of the interpreter, it looks for modules that are gone.
+        reader = getattr(getattr(self._answer, "completion_stream", None), "_iterator", None)
+        if isinstance(reader, GeneratorType):
+            with contextlib.suppress(Exception):
+                reader.close()
+
+
+# Those that nobody has closed when the program ends.
+_open: weakref.WeakSet[LiteLLMStream] = weakref.WeakSet()
+
+
+@atexit.register
+def _hang_up_all() -> None:
+    for stream in list(_open):
+        stream.close()
 
 
 class AsyncLiteLLMStream(_Adapter):
@@ -180,9 +198,8 @@ class AsyncLiteLLMStream(_Adapter):
         except StopAsyncIteration:
             raise
         except BaseException as error:
-            if self._ends(error):
+            if self._note(error):
                 raise StopAsyncIteration from None
-            self._note(error)
             raise
 
     def chunks(self) -> Chunks:

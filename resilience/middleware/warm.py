@@ -33,6 +33,7 @@ _ALWAYS = (
     "litellm.llms.edenai.chat.transformation",
     "litellm.integrations.prometheus_services",
     "litellm.litellm_core_utils.default_encoding",
+    "litellm.proxy.spend_tracking.savings",
     "litellm.proxy.guardrails.exception_utils",  # by the first error
     "httpcore",
 )

@@ -535,7 +535,8 @@ async def test_a_whole_stream_tells_its_cost_where_usage_is_told(
     with resilience.MultiProviderFallback(settings(*world), sinks=()) as fb:
         seen = await read(fb, mode, **params)
         (attempt,) = resilience.attempts(seen.stream)
-        assert (attempt.cost_usd is not None) == asked
+        # Where the provider told none, LiteLLM counts for itself since 1.109; before, nobody knew.
+        assert attempt.cost_usd is not None or not asked
 
 
 @MODES
