@@ -319,17 +319,21 @@ litellm.suppress_debug_info = True
 tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
 try:
     asyncio.run(litellm.acompletion(**json.loads(sys.argv[1]), tools=tools))
+    print("answered")
 except Exception as error:
     print(type(error).__name__, error.status_code, classify(error).kind)
 """
 
 
-def test_trap_5_without_mcp_tools_fail_before_the_wire_as_an_outage(ask, provider):
+def test_trap_5_without_mcp_tools_are_asked_for_or_fail_before_the_wire_as_an_outage(ask, provider):
+    # LiteLLM 1.106 to the first 1.108 fails; those before and the later ones no longer import mcp for every tool.
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_MCP, json.dumps(ask)], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.stdout.split() == ["APIConnectionError", "500", "local"], done.stderr[-2000:]
-    assert provider.count() == 0
+    assert (done.stdout.split(), provider.count()) in (
+        (["answered"], 1),
+        (["APIConnectionError", "500", "local"], 0),
+    ), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("where", ["reset", "http://nowhere.invalid/v1"])
