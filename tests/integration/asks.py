@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,9 @@ from resilience.upstream import CallTimeouts, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# What LiteLLM does is told by its release where it has changed within the range that we take.
+LITELLM = tuple(int(part) for part in version("litellm").split(".")[:3])
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 ASKS: dict[Operation, dict[str, Any]] = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import litellm
 import pytest
-from asks import MESSAGES, becomes_true
+from asks import LITELLM, MESSAGES, becomes_true
 from door2 import Ear, background, settings, target
 
 import resilience
 from resilience.testing import Fault
 
 EMBEDDING = "openai/text-embedding-3-small"
+# After an error OpenAI's SDK asks twice more by itself; before 1.109 LiteLLM has no way to say no (see its facts).
+PER_PICTURE = 1 if LITELLM >= (1, 109) else 3
 
 
 @pytest.fixture
@@ -71,11 +73,14 @@ async def test_pictures_go_through_the_route_and_count_once(installed, provider,
         answer = await draw(mode, size="1024x1024")
         assert answer.data[0].url
         assert [record.target for record in resilience.attempts(answer)] == ["openai/dall-e-3", "older"]
-        # OpenAI's SDK asks twice more by itself after an error; LiteLLM has no way to say no (see its facts).
-        assert (provider.count("dall-e-3"), provider.count("dall-e-2")) == (1 if fault.status == 200 else 3, 1)
+        first = 1 if fault.status == 200 else PER_PICTURE
+        assert (provider.count("dall-e-3"), provider.count("dall-e-2")) == (first, 1)
         body = provider.requests[-1].body
-        # In sync calls LiteLLM drops it without a word, and runs no hook that could save it.
-        assert (body["prompt"], body.get("size")) == ("a cat", "1024x1024" if mode == "async" else None)
+        assert body["prompt"] == "a cat"
+        if mode == "async" or LITELLM >= (1, 109, 3):
+            assert body["size"] == "1024x1024"
+        else:  # most earlier releases drop it in sync calls without a word, and run no hook that could save it
+            assert body.get("size") in {None, "1024x1024"}
         assert await becomes_true(lambda: bool(ear.heard))
         await background()
         assert [what for what, *_ in ear.heard] == ["success"]
@@ -89,7 +94,7 @@ async def test_a_picture_that_nobody_makes_is_litellms_own_error(installed, prov
     with pytest.raises(litellm.RateLimitError) as caught:
         await draw(mode)
     assert len(resilience.attempts(caught.value)) == 2
-    assert provider.count() == 2 * 3  # the SDK's own
+    assert provider.count() == 2 * PER_PICTURE
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
