@@ -148,7 +148,7 @@ class CircuitBreaker(SteeredCircuit):
         if era is not None:
             return Permit(self, era, 0.0, source)
         opening, rules, now = self.doorway.opening, self._rules, self.monotonic()
-        if opening is not None and (left := opening.until - now) > 0:
+        if opening is not None and (left := opening.until - now) > 0.0:
             raise self.refused(opening, left)
         try:
             with self._lock:
@@ -186,7 +186,7 @@ class CircuitBreaker(SteeredCircuit):
         era = hot.era
         if era is None:
             opening = hot.opening
-            if opening is not None and (left := opening.until - self.monotonic()) > 0:
+            if opening is not None and (left := opening.until - self.monotonic()) > 0.0:
                 raise self.refused(opening, left)
             return cast("T", guard.call(self, func, args, kwargs))
         return cast("T", guard.call_closed(self, era, func, args, kwargs))
@@ -201,7 +201,7 @@ class CircuitBreaker(SteeredCircuit):
         era = hot.era
         if era is None:
             opening = hot.opening
-            if opening is not None and (left := opening.until - self.monotonic()) > 0:
+            if opening is not None and (left := opening.until - self.monotonic()) > 0.0:
                 raise self.refused(opening, left)
             return cast("T", await guard.acall(self, func, args, kwargs))
         try:

@@ -44,7 +44,7 @@ def _guard_coroutine(breaker: CircuitBreaker, func: Callable[..., Awaitable[Any]
         era = hot.era
         if era is None:
             opening = hot.opening
-            if opening is not None and (left := opening.until - monotonic()) > 0:
+            if opening is not None and (left := opening.until - monotonic()) > 0.0:
                 if hub is not None and hub.sinks:
                     raise breaker.refused(opening, left)
                 breaker.rejected += 1
@@ -71,7 +71,7 @@ def _guard_function(breaker: CircuitBreaker, func: Callable[..., Any]) -> Callab
         era = hot.era
         if era is None:
             opening = hot.opening
-            if opening is not None and (left := opening.until - monotonic()) > 0:
+            if opening is not None and (left := opening.until - monotonic()) > 0.0:
                 if hub is not None and hub.sinks:
                     raise breaker.refused(opening, left)
                 breaker.rejected += 1
