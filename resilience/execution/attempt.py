@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from resilience.routing.route import Route
     from resilience.upstream import AsyncStream, Operation, Piece, SyncStream
 
-_SUCCESS: Final = Kind.SUCCESS  # a member of an enumeration costs ten times a module's own name
+# Looking up a member of a class, an enumeration's above all, costs ten times a module's own name.
+_SUCCESS: Final = Kind.SUCCESS
+_success: Final = Outcome.success
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +69,8 @@ class Opened:
 def perform(job: Job, step: Attempt) -> Reply:
     """Make one attempt in this thread. Exceptions become outcomes; what is no Exception passes through."""
     lane, target, limits = job.lane, step.place.target, step.limits
-    started = lane.monotonic()
+    monotonic = lane.monotonic
+    started = monotonic()
     try:
         with step.admission.held():
             if job.call.stream:
@@ -75,13 +78,14 @@ def perform(job: Job, step: Attempt) -> Reply:
             answer = lane.upstream.call(target, job.operation, job.params, limits)
     except Exception as error:  # noqa: BLE001 (classified here, and raised by the plan where it must be)
         return failed(lane, error, started), None
-    return judged(job, answer, lane.monotonic() - started)
+    return judged(job, answer, monotonic() - started)
 
 
 async def aperform(job: Job, step: Attempt) -> Reply:
     """Make one attempt in this task, cut off after its limit."""
     lane, limits, stream = job.lane, step.limits, job.call.stream
-    started = lane.monotonic()
+    monotonic = lane.monotonic
+    started = monotonic()
     alarm = Alarm()
     opened = False
     try:
@@ -92,7 +96,7 @@ async def aperform(job: Job, step: Attempt) -> Reply:
                 opened = reply[0].kind is _SUCCESS
                 return reply
             call = lane.upstream.acall(step.place.target, job.operation, job.params, limits)
-            answer = await bounded(call, alarm, limits.attempt, lane.monotonic)
+            answer = await bounded(call, alarm, limits.attempt, monotonic)
     except asyncio.CancelledError:
         if not alarm.was_it():
             raise
@@ -109,7 +113,7 @@ async def aperform(job: Job, step: Attempt) -> Reply:
             alarm.disarm()
         elif alarm.is_set:
             alarm.close()
-    return judged(job, answer, lane.monotonic() - started)
+    return judged(job, answer, monotonic() - started)
 
 
 def _opened(job: Job, step: Attempt, started: float) -> Reply:
@@ -124,7 +128,7 @@ def _opened(job: Job, step: Attempt, started: float) -> Reply:
             latency = lane.monotonic() - started
             if piece.has_content:
                 opened = Opened(stream, pieces, ready, latency)
-                outcome = _held_back(job, step, opened) if job.holds else Outcome.success(latency)
+                outcome = _held_back(job, step, opened) if job.holds else _success(latency)
                 whole = outcome.kind is Kind.SUCCESS
                 return outcome, opened
             if latency > limit:
@@ -150,7 +154,7 @@ async def _aopened(job: Job, step: Attempt, started: float, alarm: Alarm) -> Rep
             latency = lane.monotonic() - started
             if piece.has_content:
                 opened = Opened(stream, pieces, ready, latency, alarm)
-                outcome = await _aheld_back(job, step, opened) if job.holds else Outcome.success(latency)
+                outcome = await _aheld_back(job, step, opened) if job.holds else _success(latency)
                 whole = outcome.kind is Kind.SUCCESS
                 return outcome, opened
             if latency > limit:  # the alarm comes first, but on a clock that is not the loop's
@@ -212,7 +216,7 @@ def judged(job: Job, answer: Any, latency: float) -> Reply:
     kind = lane.upstream.judge(answer, job.operation, job.params)
     validate, max_chars = job.call.validate, lane.max_chars
     if kind is _SUCCESS and validate is None and max_chars is None:
-        return Outcome.success(latency), answer
+        return _success(latency), answer
     if kind is Kind.EMPTY and not lane.reject_empty:
         kind = _SUCCESS
     if kind is _SUCCESS and (validate is not None or max_chars is not None):
@@ -220,7 +224,7 @@ def judged(job: Job, answer: Any, latency: float) -> Reply:
         too_long = max_chars is not None and len(text) > max_chars
         if too_long or (validate is not None and not validate(text)):
             kind = Kind.REJECTED
-    return (Outcome.success(latency) if kind is _SUCCESS else Outcome(kind, latency_seconds=latency)), answer
+    return (_success(latency) if kind is _SUCCESS else Outcome(kind, latency_seconds=latency)), answer
 
 
 def failed(lane: Lane, error: Exception, started: float) -> Outcome:

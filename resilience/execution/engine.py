@@ -68,9 +68,9 @@ class Engine:
         try:
             if started := walk.start():
                 step = walk.attempt()
-                reply = await aperform(job, step)
-                if served(walk, *reply):
-                    return reply[1]
+                outcome, answer = reply = await aperform(job, step)
+                if served(walk, outcome, answer):
+                    return answer
                 begun = (step, reply)
         except BaseException:
             walk.leave()
@@ -88,9 +88,9 @@ class Engine:
         try:
             if started := walk.start():
                 step = walk.attempt()
-                reply = perform(job, step)
-                if served(walk, *reply):
-                    return reply[1]
+                outcome, answer = reply = perform(job, step)
+                if served(walk, outcome, answer):
+                    return answer
                 begun = (step, reply)
         except BaseException:
             walk.leave()

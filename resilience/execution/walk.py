@@ -20,14 +20,14 @@ from resilience.execution.history import History, not_tried
 from resilience.execution.steps import Attempt
 from resilience.outcome import Kind, Onward, Outcome
 from resilience.routing.selection import rank
-from resilience.upstream import AttemptRecord, Force
+from resilience.upstream import Force, record_of
 
 if TYPE_CHECKING:
     from resilience.execution.lane import Lane
     from resilience.execution.steps import Admission, CallOptions
     from resilience.execution.waiting import Ticket
     from resilience.routing.route import Route, RoutedTarget
-    from resilience.upstream import CallTimeouts, Delivered
+    from resilience.upstream import AttemptRecord, CallTimeouts, Delivered
 
 
 class Walk:
@@ -42,17 +42,17 @@ class Walk:
         continues: What the reader has been given of a stream that broke, None until one breaks.
     """
 
+    admission: Admission | None
+    continues: Delivered | None
+    _history: History | None
+    _pauses: dict[RoutedTarget, float] | None
+    _previous: RoutedTarget | None
     # What stands on the class is what is so until a first attempt has failed: most requests never touch it.
-    admission: Admission | None = None
-    continues: Delivered | None = None
     waited = 0.0
     _cut = False
     _eagers: set[RoutedTarget] | None = None
     _forced: list[RoutedTarget] | None = None
-    _history: History | None = None
     _limited: list[RoutedTarget] | None = None
-    _pauses: dict[RoutedTarget, float] | None = None
-    _previous: RoutedTarget | None = None
     _queue_key: tuple[int, int] | None = None
     _refusals: dict[RoutedTarget, RejectedError] | None = None
     _round = 1
@@ -61,10 +61,10 @@ class Walk:
         self.route = route
         self.lane = lane
         self.call = call
-        self.now = now = lane.monotonic()
-        seconds = call.deadline_seconds
-        self._seconds = seconds = lane.deadline_seconds if seconds is None else seconds
-        self.ends_at = now + seconds
+        monotonic = lane.monotonic  # called by a name of its own, as in all that every request does: half the cost
+        self.now = now = monotonic()
+        self._seconds = lane.deadline_seconds if call.deadline_seconds is None else call.deadline_seconds
+        self.ends_at = now + self._seconds
         # Those that could still answer: a request that is too long for one leaves out all that are no larger.
         self.candidates = self._ranked = route.fixed or rank(route, lane.rng)
         self.holds = call.stream and lane.holds
@@ -72,6 +72,7 @@ class Walk:
         self._number = 0
         self._counted = 0
         self._tries: dict[RoutedTarget, int] = {}
+        self.admission = self.continues = self._history = self._pauses = self._previous = None
         lane.budget.requests += 1
 
     # ---- starting an attempt
@@ -86,8 +87,7 @@ class Walk:
         for place in self.candidates:
             if place in tries or (pauses is not None and self._is_paused(place)):
                 continue
-            limit = self._limits_of(place)
-            seconds = limit.first_token if self.call.stream else limit.attempt
+            limit, seconds = self._limits_of(place)
             try:
                 admission = self.lane.health.admit_eligible(place.target, timeout_seconds=seconds)
             except RejectedError as refused:
@@ -126,8 +126,7 @@ class Walk:
         for place in self.candidates:
             if place in probed and not self.waits:
                 continue
-            limit = self._limits_of(place)
-            seconds = limit.first_token if self.call.stream else limit.attempt
+            limit, seconds = self._limits_of(place)
             admission = self.lane.health.admit_eager(place.target, timeout_seconds=seconds)
             if admission is not None:
                 self.admission, self._place, self._limits = admission, place, limit
@@ -327,15 +326,16 @@ class Walk:
 
     # ---- parts
 
-    def _limits_of(self, place: RoutedTarget) -> CallTimeouts:
-        call, left = self.call, self.ends_at - self.now
-        if not call.stream and place.limits.attempt <= left:
-            return place.limits
-        return limits(place, left, call.deadline_seconds, stream=call.stream, held=self.holds)
+    def _limits_of(self, place: RoutedTarget) -> tuple[CallTimeouts, float]:
+        """An attempt's limits, and the one of them that is for its first sign of life."""
+        call, stream, left, own = self.call, self.call.stream, self.ends_at - self.now, place.limits
+        if not stream and own.attempt <= left:
+            return own, own.attempt
+        limit = limits(place, left, call.deadline_seconds, stream=stream, held=self.holds)
+        return limit, limit.first_token if stream else limit.attempt
 
     def _admit(self, place: RoutedTarget, force: Force) -> bool:
-        limit = self._limits_of(place)
-        seconds = limit.first_token if self.call.stream else limit.attempt
+        limit, seconds = self._limits_of(place)
         try:
             admission = self.lane.health.admit(place.target, timeout_seconds=seconds, force=force)
         except RejectedError as refused:
@@ -396,5 +396,5 @@ class Walk:
         return refused or not_tried(place, why or "the request ended before its turn")
 
     def _with(self, outcome: Outcome) -> tuple[AttemptRecord, ...]:
-        record, history = AttemptRecord.of(self._place.target, outcome), self._history
+        record, history = record_of(self._place.target, outcome), self._history
         return (record,) if history is None else (*history.records, record)

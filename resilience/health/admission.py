@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 _SUCCEEDED, _TIMEOUT, _CONNECTION = Kind.SUCCESS, Kind.TIMEOUT, Kind.CONNECTION
 
 
-class Admission:
+class Admission(Holding):
     """The single-use right to one attempt at one target.
 
-    Settle it with the attempt's outcome. Dropped without a word, it gives everything back as *ignored*.
+    Settle it with the attempt's outcome. Dropped without a word, it gives everything back as *ignored*. It is itself
+    the mark that its attempt runs under: one object less for each attempt.
 
     Attributes:
         is_eager: Sent before the open time was over; does not count against ``max_attempts``.
@@ -53,10 +54,10 @@ class Admission:
         own: Permit | CallWindow | None,
         shared: Permit | CallWindow | None,
         started: float,
-        *,
-        is_eager: bool = False,
-        is_forced: bool = False,
     ) -> None:
+        self._breakers = health.breakers
+        self.is_live = False
+        self._outer = self._token = None
         self._registry = registry
         self._health = health
         # Of a circuit that is plainly closed no permit is made: its window is what a permit of it would hold.
@@ -65,8 +66,7 @@ class Admission:
         self._settled = False
         self._answered_at: float | None = None
         self.started = started
-        self.is_eager = is_eager
-        self.is_forced = is_forced
+        self.is_eager = self.is_forced = False
         self._ticket = health.in_flight.enter(started)
 
     @property
@@ -81,7 +81,7 @@ class Admission:
 
     def held(self) -> AbstractContextManager[object]:
         """Mark both breakers as held while the attempt runs: guards and callbacks below it do not ask again."""
-        return Holding(self._health.breaker, self._health.provider.breaker)
+        return self
 
     def first_content(self, latency_seconds: float) -> None:
         """A stream's first content has come: the target is not hanging, and a probe earns its place."""
@@ -166,7 +166,8 @@ class Admission:
         health.in_flight.leave(self._ticket)
         if health.provider.max_concurrency is not None:
             health.provider.leave()
-        health.last_used = now = self._registry.monotonic()
+        monotonic = self._registry.monotonic
+        health.last_used = now = monotonic()
         return now
 
     def _others_succeeded(self) -> bool:

@@ -173,7 +173,9 @@ class HealthRegistry:
                 own.ignore()
             raise
         forced = force is not Force.NO and any(permit is not None and permit.is_stray for permit in (own, shared))
-        return Admission(self, health, own, shared, now, is_forced=forced)
+        admission = Admission(self, health, own, shared, now)
+        admission.is_forced = forced
+        return admission
 
     def admit_eligible(self, target: Target, *, timeout_seconds: float | None = None) -> Admission | None:
         """The same for a target that is in rotation; None if it is not, and nobody is told of a refusal.
@@ -186,7 +188,8 @@ class HealthRegistry:
             provider = health.provider
             own, shared = health.breaker.doorway.era, provider.breaker.doorway.era
             if own is not None and shared is not None and provider.max_concurrency is None:
-                now = self.monotonic()
+                monotonic = self.monotonic
+                now = monotonic()
                 if health.in_flight.is_quiet(now):
                     return Admission(self, health, own, shared, now)
         return self.admit(target, timeout_seconds=timeout_seconds) if self.is_eligible(target) else None
@@ -216,7 +219,9 @@ class HealthRegistry:
                     if taken is not None:
                         taken.ignore()
                 return None
-        return Admission(self, health, permits[0], permits[1], now, is_eager=eager)
+        admission = Admission(self, health, permits[0], permits[1], now)
+        admission.is_eager = eager
+        return admission
 
     def is_eligible(self, target: Target) -> bool:
         """Whether the target is in rotation now. Changes nothing."""

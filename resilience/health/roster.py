@@ -65,12 +65,13 @@ class ProviderHealth:
 class TargetHealth:
     """One target: its breaker, its provider, its calls in flight."""
 
-    __slots__ = ("breaker", "forced_failures", "in_flight", "last_used", "provider", "target")
+    __slots__ = ("breaker", "breakers", "forced_failures", "in_flight", "last_used", "provider", "target")
 
     def __init__(self, target: Target, breaker: CircuitBreaker, provider: ProviderHealth, now: float) -> None:
         self.target = target
         self.breaker = breaker
         self.provider = provider
+        self.breakers = (breaker, provider.breaker)
         self.in_flight = InFlight()
         self.last_used = now
         # Of the attempts made although it is open, how many have failed since one worked.
