@@ -14,7 +14,8 @@ from resilience.clock import SYSTEM_CLOCK
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-_TERMINATORS: Final = (b"[DONE]", b"message_stop")
+# The providers' own signs of the end. A text that says the same stands within quotes, and its own quotes are escaped.
+_TERMINATOR: Final = re.compile(rb'(?m)^(?:data:)?\s*\[DONE\]|^event:\s*message_stop|"type":\s*"message_stop"')
 _TAIL: Final = 128
 _LONGEST_EVENT: Final = 4096
 # What stands before the first letter of a text, in most dialects.
@@ -81,18 +82,18 @@ class Watched:
 
     def see(self, data: bytes) -> bytes:
         """Look at the next bytes. Returns those that are to be read now: of events, whole lines."""
-        length = len(data)
-        self._tail = data if length >= _TAIL else (self._tail + data)[-_TAIL:]
         # One event, as most come: up to its text it is as one before it that was parsed, and there is a text. To parse
         # each would cost as much as all the rest.
         at = self._text_at
         if (
-            data[:at] == self._head
-            and data[-3:] == b"}\n\n"
+            data.startswith(self._head)
+            and data.find(b"\n", at) == len(data) - 2
+            and data.endswith(b"}\n\n")
             and data[at] != _QUOTE
-            and data.find(b"\n", at) == length - 2
         ):
+            self._tail = b""  # whatever a text says, it is no sign of the end
             return data
+        self._tail = (self._tail + data)[-max(_TAIL, len(data)) :]
         return self._sifted(data) if self._sifts else data
 
     @property
@@ -113,8 +114,7 @@ class Watched:
     @property
     def terminated(self) -> bool:
         """Whether the last bytes hold a provider's own sign of the end."""
-        tail = self._tail[-_TAIL:]
-        return any(terminator in tail for terminator in _TERMINATORS)
+        return _TERMINATOR.search(self._tail[-_TAIL:]) is not None
 
     def _sifted(self, data: bytes) -> bytes:
         self._head, self._text_at = _UNKNOWN, len(_UNKNOWN)

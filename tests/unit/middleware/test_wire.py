@@ -96,3 +96,28 @@ def test_whatever_is_no_piece_of_a_refusal_is_left_as_it_is(stream: bytes) -> No
 
 def test_a_refusal_passes_after_a_broken_event_too() -> None:
     assert b"provider_specific_fields" in through(GOOD, BAD, GOOD, REFUSED[:30], REFUSED[30:])
+
+
+def test_what_a_text_says_is_no_sign_of_the_end() -> None:
+    watched = Watched(sifts=True)
+    said = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
+    for text in (b"[DONE]", b"They end", b"with [DONE]", b"or message_stop", b'or \\"type\\":\\"message_stop\\"'):
+        watched.see(said % text)
+        assert not watched.terminated
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"data: [DONE]\n\n",
+        b"data:[DONE]\r\n\r\n",
+        b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+        b'data: {"type": "message_stop"}\n\n',
+    ],
+)
+def test_each_dialects_sign_of_the_end_is_known_however_it_comes(end: bytes) -> None:
+    for cut in range(len(end)):
+        watched = Watched(sifts=True)
+        for data in (b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n', end[:cut], end[cut:]):
+            watched.see(data)
+        assert watched.terminated
