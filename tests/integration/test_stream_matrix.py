@@ -21,12 +21,7 @@ from resilience.testing import Fault, LoopbackProvider
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.usefixtures("upstream"),
-    # LiteLLM makes its coroutine in an executor: a limit that strikes just then leaves it without anybody to await it.
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("upstream")]
 
 WORDS = [f"word{number}" for number in range(20)]
 TEXT = " ".join(WORDS)
