@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import types
+from asyncio import current_task
 from typing import TYPE_CHECKING, Any
 
 from resilience.clock import SYSTEM_CLOCK
@@ -40,19 +41,21 @@ class Alarm:
         self.due: float | None = None
         self.rang = False
 
-    def arm(self, seconds: float, now: float | None = None) -> None:
-        """Ring in ``seconds``, in the task that calls this. ``now``: the loop's time, if it is known."""
+    def arm(self, seconds: float) -> None:
+        """Ring in ``seconds``, in the task that calls this."""
         if self._fires_at < 0:
             self._begin()
-        task = asyncio.current_task(self._loop)
+        self.move(self.time() + seconds)
+
+    def move(self, due: float) -> None:
+        """Ring at ``due``, a time of the loop's, in the task that calls this. Only after it was armed once."""
+        task = current_task(self._loop)
         if task is None:  # driven by hand and not by a task: there is nothing to cancel
             return
         self._task = task
         self._cancelling = task.cancelling()
-        self.due = due = (self.time() if now is None else now) + seconds
+        self.due = due
         if due < self._fires_at:
-            if self._timer is not None:
-                self._timer.cancel()
             self._set(due)
 
     def disarm(self) -> None:
@@ -106,6 +109,8 @@ class Alarm:
         self.time = SYSTEM_CLOCK.monotonic if own else loop.time
 
     def _set(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._fires_at = due
         self._timer = self._loop.call_at(due, self._fire)
 

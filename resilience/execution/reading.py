@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from resilience.execution.deadline import timed_out
@@ -29,12 +28,16 @@ class Reading:
 
     Attributes:
         ready: What has been taken in and not been given out, in order.
+        alarm: The stream's one timer; None in a thread.
+        left: Seconds of the pause's limit that are left.
+        stall: The limit of a pause.
+        text: Gives the text of a chunk that carries nothing else and needs no closer look; else "".
     """
 
     __slots__ = (
-        "_admission", "_alarm", "_ends_at", "_has_ended", "_is_loops", "_last", "_latency", "_left", "_look_at",
-        "_monotonic", "_next", "_note", "_piece", "_place", "_seam", "_stall", "_started", "_stream", "_text",
-        "_upstream", "_whole", "ready",
+        "_admission", "_ends_at", "_has_ended", "_is_loops", "_last", "_latency", "_look_at", "_monotonic", "_next",
+        "_note", "_piece", "_place", "_seam", "_started", "_stream", "_upstream", "_whole", "alarm", "left", "ready",
+        "stall", "text",
     )  # fmt: skip
 
     def __init__(self, job: Job, step: Attempt, opened: Opened) -> None:
@@ -42,24 +45,24 @@ class Reading:
         self._upstream = job.lane.upstream
         self._admission = step.admission
         self._place = step.place
-        self._stall = self._left = step.limits.stall
+        self.stall = self.left = step.limits.stall
         self._whole = step.limits.whole
         self._stream = opened.stream
         self._has_ended = opened.pieces is None
-        self._alarm = opened.alarm
-        self._next, self._text, self._piece, self._note = _chunks_of(opened)
+        self.alarm = opened.alarm
+        self._next, self.text, self._piece, self._note = _chunks_of(opened)
         self._latency = opened.latency_seconds
         self._look_at = 0.0
         self._started = self._monotonic()
         self._ends_at = self._started + self._whole - self._latency
-        self._is_loops = self._alarm is not None and self._alarm.time is self._monotonic
+        self._is_loops = self.alarm is not None and self.alarm.time is self._monotonic
         self._last: Outcome | None = None
         self.ready = opened.ready
         self._seam: Seam | None = None
         if step.continues is not None:
             self._seam = Seam(self._upstream.graft(job.operation, job.params, step.continues), step.continues.text)
             self.ready = self._seam.all_of(opened.ready)
-            self._text = _no_text  # every piece must pass the seam
+            self.text = _no_text  # every piece must pass the seam
 
     def read(self) -> Piece | Outcome | None:
         """Take one more piece in.
@@ -80,7 +83,8 @@ class Reading:
             return self.failed(error)
 
     # What `read` and `aread` are made of, for those to whom a frame more for every chunk is too much: `next`, then
-    # `failed` with what it raised; or `plain` with what it gave, and `taken` where that has no text.
+    # `failed` with what it raised; or `text` of what it gave, which fills `left` up to `stall` again, while the alarm
+    # is made silent; and `taken` where there is no text, or the alarm has rung.
 
     def next(self) -> Any:
         """Ask for one more chunk. The clock runs from here, so a slow reader is no stall."""
@@ -88,33 +92,28 @@ class Reading:
         if now >= self._look_at:
             self._look_at = now + _TOUCH_SECONDS
             self._admission.touch()
-        if (alarm := self._alarm) is not None:
-            limit = self._left if self._whole == inf else min(self._left, self._ends_at - now)
-            alarm.arm(limit, now if self._is_loops else None)
+        if (alarm := self.alarm) is not None:
+            due = now + self.left
+            if due > self._ends_at:  # noqa: PLR1730 (`min` would be a call more for every chunk)
+                due = self._ends_at
+            if self._is_loops:
+                alarm.move(due)
+            else:
+                alarm.arm(due - now)
         return self._next()
-
-    def plain(self, chunk: Any) -> str:
-        """The text of a chunk that carries nothing else and needs no closer look; else ""."""
-        if (alarm := self._alarm) is not None:
-            alarm.due = None
-            if alarm.rang:
-                alarm.disarm()
-        if text := self._text(chunk):
-            self._left = self._stall
-        return text
 
     def taken(self, chunk: Any) -> Piece | Outcome | None:
         """What `read` returns for a chunk."""
-        if self._alarm is not None:
-            self._alarm.disarm()
+        if self.alarm is not None:
+            self.alarm.disarm()
         piece: Piece = self._piece(chunk)
         now = self._monotonic()
         if piece.has_content:
-            self._left = self._stall
+            self.left = self.stall
         else:
             # A keep-alive or an empty delta does not feed the limit: only content starts the pause anew.
-            self._left -= now - self._started
-            if self._left <= 0:
+            self.left -= now - self._started
+            if self.left <= 0:
                 return self._of_stall()
         if now >= self._ends_at:
             return self._of_deadline()
@@ -129,7 +128,7 @@ class Reading:
         Raises:
             BaseException: It is not the stream's: the reader was cancelled, or the program ends.
         """
-        alarm = self._alarm
+        alarm = self.alarm
         try:
             if isinstance(error, StopIteration | StopAsyncIteration):
                 return self._of_end()
@@ -155,7 +154,7 @@ class Reading:
             outcome = Outcome(Kind.SUCCESS if whole else Kind.INTERRUPTED, latency_seconds=self._latency)
             if whole and self._seam is not None and (rest := self._seam.rest()):
                 self.ready.extend(rest)
-                self._last, self._next = outcome, _NO_MORE[self._alarm is not None]
+                self._last, self._next = outcome, _NO_MORE[self.alarm is not None]
                 return None  # first what was held back at the seam
         return outcome
 
@@ -172,10 +171,10 @@ class Reading:
         )
 
     def _too_late(self) -> Outcome:
-        return self._of_deadline() if self._ends_at - self._started < self._left else self._of_stall()
+        return self._of_deadline() if self._ends_at - self._started < self.left else self._of_stall()
 
     def _of_stall(self) -> Outcome:
-        return timed_out(self._place, "stall_seconds", self._stall, self._latency)
+        return timed_out(self._place, "stall_seconds", self.stall, self._latency)
 
     def _of_deadline(self) -> Outcome:
         return timed_out(self._place, "deadline_seconds", self._whole, self._latency)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
     from types import TracebackType
 
+    from resilience.execution.alarm import Alarm
     from resilience.execution.attempt import Job, Opened
     from resilience.execution.steps import Attempt, Reply, Step
     from resilience.upstream import AttemptRecord
@@ -136,7 +137,8 @@ class GuardedStream(_Delivery):
             reading = self._reading
             try:  # `Reading.read`, written out: it runs for every chunk
                 chunk = reading.next()
-                if text := reading.plain(chunk):
+                if text := reading.text(chunk):
+                    reading.left = reading.stall
                     self._write(text)
                     self._last = chunk
                     return chunk
@@ -187,6 +189,10 @@ class AsyncGuardedStream(_Delivery):
         super().__init__(job, plan, deliver)
         self._drive = drive
 
+    def _take(self, deliver: Deliver) -> None:
+        super()._take(deliver)
+        self._alarm: Alarm = deliver.opened.alarm
+
     def __aiter__(self) -> Self:
         return self
 
@@ -194,10 +200,12 @@ class AsyncGuardedStream(_Delivery):
         while not self._done:
             if self._ready:
                 return self._hand_over(self._ready.popleft())
-            reading = self._reading
+            reading, alarm = self._reading, self._alarm
             try:  # `Reading.aread`, written out: it runs for every chunk
                 chunk = await reading.next()
-                if text := reading.plain(chunk):
+                alarm.due = None
+                if (text := reading.text(chunk)) and not alarm.rang:
+                    reading.left = reading.stall
                     self._write(text)
                     self._last = chunk
                     return chunk
@@ -215,8 +223,7 @@ class AsyncGuardedStream(_Delivery):
         whole = outcome.kind is Kind.SUCCESS
         if not whole:
             self._stream.abandon()
-        if self._opened.alarm is not None:
-            self._opened.alarm.close()
+        self._alarm.close()
         try:
             self._went_on(await self._drive(self._job, self._plan, (outcome, None if whole else self._broken())))
         except StreamInterruptedError as error:
@@ -226,15 +233,13 @@ class AsyncGuardedStream(_Delivery):
     async def aclose(self) -> None:
         """Hang up. The attempt then counts as cancelled, which says nothing about the provider's health."""
         if self._leave():
-            if self._opened.alarm is not None:
-                self._opened.alarm.close()
+            self._alarm.close()
             await self._stream.aclose()
 
     def _abandon(self) -> None:
         # From the collector or another thread: the loop's timer is left to fire into the void.
         if self._leave():
-            if self._opened.alarm is not None:
-                self._opened.alarm.forget()
+            self._alarm.forget()
             self._stream.abandon()
 
     async def __aenter__(self) -> Self:
