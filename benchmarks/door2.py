@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import statistics
-from time import perf_counter, process_time
+from time import process_time_ns
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -15,14 +14,25 @@ from litellm.llms.custom_llm import CustomLLM
 
 import resilience
 from benchmarks.report import Report, Table, arguments, deliver
+from benchmarks.rounds import awaiting, calling, measure
 from resilience.middleware.callbacks import ResilienceCallback
 from resilience.testing import LoopbackProvider
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-ROUNDS, CALLS, HOOKS = 15, 30, 1000
+ROUNDS, CALLS, HOOKS = 40, 25, 1000
+PAUSE_SECONDS = 0.02  # for what LiteLLM does in the background when a call is over
 MESSAGES = [{"role": "user", "content": "hi"}]
+
+QUESTION = "What does door 2 cost: the callback, our provider over any other, and a Router whose primary is down?"
+METHOD = (
+    "The callback: what LiteLLM runs of it for one call, called again and again. The custom provider: CPU time of "
+    "answers that LiteLLM makes up, through the engine called directly, through a plain custom provider that asks the "
+    "same engine while this package is not installed, and through ours. The Router: real calls to a loopback provider, "
+    "to the group that serves, and to a group whose one deployment is open and that falls back to it, by the clock; "
+    "LiteLLM's own defaults."
+)
 
 
 class _Log:
@@ -30,24 +40,30 @@ class _Log:
     model = "openai/gpt-4o-mini"
 
 
-async def hooks(rounds: int, *, routed: bool) -> float:
-    """Microseconds of the pre hook and the success hook of one call; under a Router also of its filter."""
+def callback(runner: asyncio.Runner, rounds: int) -> Table:
+    """The hooks of one call that answers."""
     answer = litellm.ModelResponse(choices=[{"message": {"content": "hi"}}])
     deployments = [{"litellm_params": {"model": f"openai/gpt-4o-mini-{n}", "api_key": "sk"}} for n in range(2)]
+    table = Table("The callback", ("call", "µs", "±", "goal, µs"))
     with resilience.MultiProviderFallback({"warm": False}, sinks=()) as runtime:
-        callback = ResilienceCallback(lambda: runtime)
-        best = float("inf")
-        for _ in range(rounds):
-            began = perf_counter()
-            for number in range(HOOKS):
-                asked = {"litellm_logging_obj": _Log(), "litellm_call_id": str(number), "model": "openai/gpt-4o-mini",
-                         "api_key": "sk", "messages": MESSAGES}  # fmt: skip
-                if routed:
-                    await callback.async_filter_deployments("group", deployments)
-                await callback.async_pre_call_deployment_hook(asked, "acompletion")
-                await callback.async_post_call_success_deployment_hook(asked, answer, "acompletion")
-            best = min(best, (perf_counter() - began) / HOOKS)
-    return best * 1e6
+        ours = ResilienceCallback(lambda: runtime)
+
+        async def bare() -> None:
+            asked = {"litellm_logging_obj": _Log(), "litellm_call_id": "1", "model": "openai/gpt-4o-mini",
+                     "api_key": "sk", "messages": MESSAGES}  # fmt: skip
+            await ours.async_pre_call_deployment_hook(asked, "acompletion")
+            await ours.async_post_call_success_deployment_hook(asked, answer, "acompletion")
+            await ours.async_log_success_event(asked)
+
+        async def routed() -> None:
+            await ours.async_filter_deployments("group", deployments)
+            await bare()
+
+        cases = {"a bare acompletion": bare, "under a Router": routed}
+        found = measure({name: awaiting(runner, case, HOOKS) for name, case in cases.items()}, rounds)
+    for (name, sample), goal in zip(found.items(), (15.0, 25.0), strict=True):
+        table.add(name, sample.median / 1e3, sample.deviation / 1e3, goal)
+    return table
 
 
 class _Plain(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes are Any to the checker
@@ -59,112 +75,100 @@ class _Plain(CustomLLM):  # type: ignore[misc]  # LiteLLM's classes are Any to t
         return await self._ask()
 
 
-async def provider(rounds: int) -> tuple[float, float, float]:
-    """CPU milliseconds of the engine called directly, through LiteLLM as a plain custom provider, and through ours."""
+def _spending(runner: asyncio.Runner, ask: Callable[[], Awaitable[Any]]) -> Callable[[], float]:
+    async def one_round() -> float:
+        await asyncio.sleep(PAUSE_SECONDS)  # noqa: TID251 (an event loop of our own; the case before is over then)
+        began = process_time_ns()
+        for _ in range(CALLS):
+            await ask()
+        return (process_time_ns() - began) / CALLS
+
+    return lambda: runner.run(one_round())
+
+
+def provider(runner: asyncio.Runner, rounds: int) -> Table:
+    """CPU time of the engine called directly, through LiteLLM as a plain custom provider, and through ours."""
     target = {"model": "openai/gpt-4o-mini", "api_key": "sk", "mock_response": "Hello from nobody."}
     plan = {"warm": False, "routes": {"chat": {"targets": [target]}}}
     with resilience.MultiProviderFallback(plan, sinks=()) as runtime:
-        resilience.install(runtime)
 
         async def direct() -> Any:
             return await runtime.acompletion("chat", MESSAGES, **{"no-log": True})
 
-        litellm.custom_provider_map.append({"provider": "plain", "custom_handler": _Plain(direct)})
+        entry = {"provider": "plain", "custom_handler": _Plain(direct)}
+        litellm.custom_provider_map.append(entry)
         litellm.utils.custom_llm_setup()
-        ways = {
-            "direct": direct,
-            "plain": lambda: litellm.acompletion("plain/chat", MESSAGES),
-            "ours": lambda: litellm.acompletion("resilience/chat", MESSAGES),
+        spend = {
+            "the engine directly": _spending(runner, direct),
+            "a plain custom provider": _spending(runner, lambda: litellm.acompletion("plain/chat", MESSAGES)),
+            "resilience": _spending(runner, lambda: litellm.acompletion("resilience/chat", MESSAGES)),
         }
-        took: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(rounds + 1):
-            for name, ask in ways.items():
-                began = process_time()
-                for _ in range(CALLS):
-                    await ask()
-                if number:  # the first round loads what is loaded once
-                    took[name].append((process_time() - began) / CALLS)
-        resilience.uninstall()
-    direct_, plain, ours = (statistics.median(took[name]) * 1e3 for name in ("direct", "plain", "ours"))
-    return direct_, plain, ours
+
+        def installed() -> float:
+            resilience.install(runtime)
+            try:
+                return spend["resilience"]()
+            finally:
+                resilience.uninstall()
+
+        found = measure({**spend, "resilience": installed}, rounds)
+        litellm.custom_provider_map.remove(entry)
+    engine = found["the engine directly"]
+    plain, ours = (found[name].over(engine).median for name in ("a plain custom provider", "resilience"))
+    table = Table(
+        "The custom provider",
+        ("way", "CPU ms", "±", "over the engine, ms"),
+        note=f"Our dispatch over a plain custom provider's: {ours / plain:.2f} x, goal 1.3.",
+    )
+    for way, sample in found.items():
+        over = None if sample is engine else sample.over(engine).median / 1e6
+        table.add(way, sample.median / 1e6, sample.deviation / 1e6, over)
+    return table
 
 
-async def _asked(router: litellm.Router, group: str, calls: int, *, is_async: bool) -> float:
-    began = perf_counter()
-    for _ in range(calls):
-        if is_async:
-            await router.acompletion(group, MESSAGES)
-        else:
-            router.completion(group, MESSAGES)
-    return (perf_counter() - began) / calls
-
-
-async def router(rounds: int, calls: int) -> dict[str, tuple[float, float]]:
-    """Milliseconds of a Router's request to the group that serves, and to one that falls back to it, by kind."""
-    found: dict[str, tuple[float, float]] = {}
-    with LoopbackProvider() as loopback:
+def router(runner: asyncio.Runner, rounds: int) -> Table:
+    """A Router's request to the group that serves, and to one that falls back to it."""
+    table = Table(
+        "The Router whose primary is down",
+        ("calls", "the fallback alone, ms", "with the primary down, ms", "more, ms", "±", "goal, ms"),
+    )
+    with LoopbackProvider() as loopback, resilience.MultiProviderFallback({"warm": False}, sinks=()) as runtime:
         base = {"api_base": loopback.openai_base, "api_key": "sk"}
         groups = {"main": "openai/gpt-4o", "spare": "openai/gpt-4o-mini"}
         model_list = [
             {"model_name": name, "litellm_params": {"model": model, **base}} for name, model in groups.items()
         ]
         made = litellm.Router(model_list=model_list, fallbacks=[{"main": ["spare"]}])
-        with resilience.MultiProviderFallback({"warm": False}, sinks=()) as runtime:
-            for kind in ("async", "sync", "sync, rotating"):
-                resilience.install(runtime, routers=[made] if kind == "sync, rotating" else ())
-                for name in groups:
-                    await made.acompletion(name, MESSAGES)
-                down = next(name for name in runtime.registry.targets if name.startswith("openai/gpt-4o@"))
-                runtime.registry.targets[down].isolate("down")
-                took: dict[str, list[float]] = {name: [] for name in groups}
-                for number in range(rounds + 1):
-                    for name in groups:
-                        seconds = await _asked(made, name, calls, is_async=kind == "async")
-                        if number:
-                            took[name].append(seconds)
-                found[kind] = (statistics.median(took["spare"]) * 1e3, statistics.median(took["main"]) * 1e3)
-                for breaker in runtime.registry.targets.values():
-                    breaker.reset()
-                resilience.uninstall()
-    return found
-
-
-QUESTION = "What does door 2 cost: the callback, our provider over any other, and a Router whose primary is down?"
-METHOD = (
-    "The callback's hooks alone, the best of the rounds. The custom provider: CPU time, medians of interleaved rounds "
-    "of answers that LiteLLM makes up, through the engine directly, through a plain custom provider that asks the same "
-    "engine, and through ours. The Router: medians of interleaved rounds of real calls to a loopback provider, to the "
-    "group that serves, and to a group whose one deployment is open and that falls back to it; LiteLLM's own defaults."
-)
-
-
-async def measure(hook_rounds: int, call_rounds: int) -> list[Table]:
-    """Both tables."""
-    callback = Table("The callback", ("call", "µs", "goal, µs"))
-    callback.add("a bare acompletion", await hooks(hook_rounds, routed=False), 15.0)
-    callback.add("under a Router", await hooks(hook_rounds, routed=True), 25.0)
-    direct, plain, ours = await provider(call_rounds)
-    dispatch = Table(
-        "The custom provider",
-        ("way", "ms", "over the engine"),
-        note=f"Our dispatch over a plain custom provider's: {(ours - direct) / (plain - direct):.2f} x, goal 1.3.",
-    )
-    for way, took in (("the engine directly", direct), ("a plain provider", plain), ("resilience/<route>", ours)):
-        dispatch.add(way, took, took / direct)
-    fallback = Table(
-        "The Router whose primary is down",
-        ("calls", "the fallback alone, ms", "with the primary down, ms", "more, ms", "goal, ms"),
-    )
-    for kind, (alone, down) in (await router(call_rounds, CALLS // 3)).items():
-        fallback.add(kind, alone, down, down - alone, 10.0)
-    return [callback, dispatch, fallback]
+        for kind in ("async", "sync", "sync, rotating"):
+            resilience.install(runtime, routers=[made] if kind == "sync, rotating" else ())
+            for name in groups:
+                runner.run(made.acompletion(name, MESSAGES))
+            down = next(name for name in runtime.registry.targets if name.startswith("openai/gpt-4o@"))
+            runtime.registry.targets[down].isolate("down")
+            found = measure(
+                {
+                    name: awaiting(runner, made.acompletion, CALLS // 2, model=name, messages=MESSAGES)
+                    if kind == "async"
+                    else calling(made.completion, CALLS // 2, model=name, messages=MESSAGES)
+                    for name in groups
+                },
+                rounds // 2,
+            )
+            more = found["main"].over(found["spare"])
+            alone, fallen = found["spare"].median / 1e6, found["main"].median / 1e6
+            table.add(kind, alone, fallen, more.median / 1e6, more.deviation / 1e6, 10.0)
+            runtime.registry.targets[down].reset()
+            resilience.uninstall()
+    return table
 
 
 def main() -> None:
     """Measure and report."""
     options = arguments(QUESTION).parse_args()
-    rounds = (2, 2) if options.quick else (ROUNDS, ROUNDS)
-    deliver(Report("door2", QUESTION, METHOD, asyncio.run(measure(*rounds))), options)
+    rounds = 2 if options.quick else ROUNDS
+    with asyncio.Runner() as runner:
+        tables = [callback(runner, rounds), provider(runner, rounds), router(runner, rounds)]
+    deliver(Report("door2", QUESTION, METHOD, tables), options)
 
 
 if __name__ == "__main__":

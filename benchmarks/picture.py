@@ -60,6 +60,7 @@ PANELS: dict[str, tuple[Panel, ...]] = {
     ),
     "memory": (Panel("MB for ten thousand targets", "10,000 targets", "MB"),),
     "mutation": (Panel("mutants noticed, %", "By file", "score"),),
+    "door2": (Panel("CPU milliseconds of a call that LiteLLM answers itself", "The custom provider", "CPU ms"),),
     "imports": (Panel("seconds over an empty interpreter", "Import", "s over an empty"),),
 }
 
