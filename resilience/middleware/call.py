@@ -157,7 +157,9 @@ class LiteLLMUpstream:
 
     def cost_usd(self, answer: Any) -> float | None:
         """What an answer cost by LiteLLM's price map, None where it has no price."""
-        hidden = getattr(answer, "_hidden_params", None)
+        return self._cost_usd(answer, _hidden_of(answer))
+
+    def _cost_usd(self, answer: Any, hidden: Any) -> float | None:
         cost = hidden.get("response_cost") if isinstance(hidden, dict) else None
         if cost is None:
             try:
@@ -206,14 +208,14 @@ class LiteLLMUpstream:
 
     def attach(self, answer: Any, attempts: tuple[AttemptRecord, ...]) -> None:
         """Write the attempts into an answer's ``_hidden_params["resilience"]``, the last one with its cost."""
-        hidden = getattr(answer, "_hidden_params", None)
+        hidden = _hidden_of(answer)
         if not isinstance(hidden, dict):
             hidden = {}
             try:
                 answer._hidden_params = hidden  # noqa: SLF001 (LiteLLM's own place for such things)
             except (AttributeError, TypeError, ValueError):
                 return  # a plain str or dict, as some callbacks make of an answer
-        cost = self.cost_usd(answer)
+        cost = self._cost_usd(answer, hidden)
         if cost is not None and attempts:
             attempts = (*attempts[:-1], attempts[-1].priced(cost))
         hidden["resilience"] = attempts
@@ -233,6 +235,13 @@ class LiteLLMUpstream:
             # The sync path takes the global number for a given 0; a policy of zeros it believes.
             arguments["retry_policy"] = _no_retry_policy()
         return arguments
+
+
+def _hidden_of(answer: Any) -> Any:
+    # Pydantic takes two microseconds to find a private attribute by its name, and none to tell where they are.
+    private = getattr(answer, "__pydantic_private__", None)
+    hidden = private.get("_hidden_params") if private else None
+    return getattr(answer, "_hidden_params", None) if hidden is None else hidden
 
 
 @lru_cache(maxsize=1)

@@ -36,7 +36,8 @@ def as_marked(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mark(params: Mapping[str, Any]) -> str:
     # Not a UUID of the system's: asking it lets other threads run first, half a millisecond of LiteLLM's logging.
-    return f"{_PREFIX}{params.get('litellm_call_id') or f'{random.getrandbits(128):032x}'}"
+    # And as bytes: to write so large a number takes four times as long.
+    return _PREFIX + (params.get("litellm_call_id") or random.getrandbits(128).to_bytes(16).hex())
 
 
 def is_marked(details: Mapping[str, Any]) -> bool:
