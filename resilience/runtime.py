@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
+from resilience.events import StorageDegraded
 from resilience.execution.engine import Engine
 from resilience.execution.functions import FunctionUpstream
 from resilience.execution.images import ImageCalls
@@ -247,6 +248,8 @@ class MultiProviderFallback(ImageCalls):
         if not self._observed.add(observer):
             return lambda: None
         unsubscribe = self.registry.subscribe(observer.hear)
+        if self.registry.storage_trouble is not None:  # told before this one came
+            observer.hear(StorageDegraded(self.registry.storage_trouble))
 
         def end() -> None:
             unsubscribe()

@@ -22,6 +22,9 @@ class BreakerSnapshot(_Frozen):
     state: Literal["closed", "open", "half-open", "isolated"]
     reason: str | None = Field(None, description="why it is not closed; for an isolated one the person's own words")
     since: datetime = Field(description="when it entered this state, UTC")
+    out_since: datetime | None = Field(
+        None, description="when it went out of rotation, failed probes included, UTC; null while it is in"
+    )
     next_probe_at: datetime | None = Field(None, description="when the open time ends, UTC; null unless open")
     eligible: bool = Field(description="whether a call would be let through now")
     calls: int = Field(description="calls in the window now")
@@ -60,3 +63,4 @@ class Snapshot(_Frozen):
     targets: dict[str, BreakerSnapshot]
     routes: dict[str, RouteSnapshot] = Field(default_factory=dict)
     sink_errors: int = Field(0, description="how often a sink raised")
+    storage_trouble: str | None = Field(None, description="why the fleet's store is out of reach; null where it is not")

@@ -33,13 +33,20 @@ def read_breaker(
     if isinstance(state, Open) and breaker.current_state == "open":
         next_probe = wall + timedelta(seconds=max(0.0, state.until - now))
     rules = breaker.rules
+    since = wall - timedelta(seconds=max(0.0, now - breaker.since))
+    out_since = since if breaker.current_state != "closed" else None
+    if opened is not None:
+        out_since = wall - timedelta(seconds=max(0.0, now - opened.first_since))
+    elif out_since is None and in_flight is not None and in_flight.overdue_since is not None:
+        out_since = wall - timedelta(seconds=max(0.0, now - in_flight.overdue_since))
     return BreakerSnapshot(
         name=breaker.label,
         role=breaker.role,
         provider=breaker.provider,
         state=str(breaker.current_state),
         reason=reason,
-        since=wall - timedelta(seconds=max(0.0, now - breaker.since)),
+        since=since,
+        out_since=out_since,
         next_probe_at=next_probe,
         eligible=eligible and elsewhere,
         calls=reading.calls,

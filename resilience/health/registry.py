@@ -10,7 +10,7 @@ from resilience.breaker.held import HELD, is_held
 from resilience.breaker.states import CircuitState, HalfOpen, Open
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameError
-from resilience.events import EventHub, PermitRefused, TargetOnTime, TargetOverdue
+from resilience.events import EventHub, PermitRefused, StorageDegraded, StorageRestored, TargetOnTime, TargetOverdue
 from resilience.fork import renew_in_children
 from resilience.health.admission import Admission
 from resilience.health.reading import read_breaker
@@ -48,6 +48,7 @@ class HealthRegistry:
         providers: Providers' breakers by name.
         targets: Targets' breakers by name.
         hub: Where events are published.
+        storage_trouble: Why the fleet's store is out of reach, None where it is not.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class HealthRegistry:
             self._breaker, lambda name: self.settings.provider(name).max_concurrency, self.monotonic, self._entered
         )
         self._routes: dict[str, tuple[str, ...]] = {}
+        self.storage_trouble: str | None = None
         self.providers = BreakerView("provider", self._roster.providers)
         self.targets = BreakerView("target", self._roster.targets)
         renew_in_children(self)
@@ -301,6 +303,7 @@ class HealthRegistry:
                 for name, names in self._routes.items()
             },
             sink_errors=self.hub.sink_errors,
+            storage_trouble=self.storage_trouble,
         )
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
@@ -312,7 +315,11 @@ class HealthRegistry:
         return self.hub.subscribe(sink)
 
     def publish(self, event: Event) -> None:
-        """Tell every sink."""
+        """Tell every sink, and remember how the fleet's store is: whoever looks later has not heard it."""
+        if isinstance(event, StorageDegraded):
+            self.storage_trouble = event.reason
+        elif isinstance(event, StorageRestored):
+            self.storage_trouble = None
         self.hub.publish(event)
 
     # -- the parts ------------------------------------------------------------------------------------------

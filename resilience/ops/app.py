@@ -47,6 +47,7 @@ PAGE: Final = Path(__file__).parent / "page"
 MAX_REASON_CHARS: Final = 200
 NO_REASON: Final = "by hand"
 _SMALL_BODY: Final = 4096
+_OPENED: Final = frozenset({"open", "half-open"})
 _FILES: Final = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page.css": ("page.css", "text/css; charset=utf-8"),
@@ -226,10 +227,14 @@ class _Ops:
         return JSONResponse(self._reading(kind, breaker))
 
     async def reset(self, request: Request) -> Response:
-        """Put one back into rotation and forget its history."""
+        """Put one back into rotation and forget its history; a provider with its targets, but for isolated ones."""
         kind, breaker = self._find(request)
         await read_json(request, _SMALL_BODY, empty={})
         breaker.reset()
+        if kind == "provider":  # they went out with it, and would keep it empty
+            for target in self._registry.targets.values():
+                if target.provider == breaker.provider and target.current_state in _OPENED:
+                    target.reset()
         return JSONResponse(self._reading(kind, breaker))
 
     async def process(self, request: Request) -> Response:
@@ -255,7 +260,7 @@ class _Ops:
         if value is None:
             return refusal_response(self._gate.unknown())
         response = JSONResponse({"status": "signed in"})
-        secure = request.url.scheme == "https"
+        secure = request.scope["scheme"] == "https"
         path = request.scope.get("root_path") or "/"
         response.set_cookie(
             COOKIE, value, max_age=SESSION_SECONDS, path=path, secure=secure, httponly=True, samesite="strict"

@@ -8,7 +8,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
@@ -183,7 +183,7 @@ class Gate:
     def _local_problem(request: Request) -> str | None:
         # Another site's page can make a browser on this machine ask us under a name of its own: hence the Host.
         client = request.client.host if request.client is not None else None
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        host = _split(f"//{request.headers.get('host', '')}").hostname
         if is_loopback(client) and is_loopback(host) and not any(name in request.headers for name in _FORWARDED):
             return None
         return f"without a token only this machine may ask, directly and by the name localhost; set {VARIABLE}"
@@ -197,7 +197,15 @@ class Gate:
         if site is not None:
             return site in {"same-origin", "none"}
         origin = request.headers.get("origin")
-        return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
+        return origin is None or _split(origin).netloc.lower() == request.headers.get("host", "").lower()
+
+
+def _split(address: str) -> SplitResult:
+    """Its parts; what no browser would send, such as half an IPv6 address, has none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _bearer(request: Request) -> str | None:

@@ -71,6 +71,7 @@ def stand(
         "breakers": breakers,
         "other": routes.get("other"),
         "hidden_targets": len(snapshot.targets) - len(shown),
+        "fleet_trouble": fleet_trouble(snapshot.storage_trouble),
         "sink_errors": snapshot.sink_errors,
     }
 
@@ -85,7 +86,9 @@ def headline(breakers: Iterable[Mapping[str, Any]], routes: Iterable[Mapping[str
         return {"tone": "bad", "text": text}
     if not out:
         return {"tone": "good", "text": "Everything works."}
-    culprits = [one for one in out if one["kind"] == "provider"] or out
+    providers = {one["name"] for one in out if one["kind"] == "provider"}
+    # A target that went out with its provider is no news of its own.
+    culprits = [one for one in out if one["kind"] == "provider" or one["provider"] not in providers]
     names = _listed([str(one["name"]) for one in culprits])
     standings = {one["standing"] for one in culprits}
     word = WORDS[standings.pop()] if len(standings) == 1 else "out"
@@ -95,6 +98,16 @@ def headline(breakers: Iterable[Mapping[str, Any]], routes: Iterable[Mapping[str
         return {"tone": "warn", "text": f"{names} are {word}. Every route is still served."}
     because = f": {culprits[0]['why']}" if culprits[0]["why"] else ""
     return {"tone": "warn", "text": f"{names} is {word}{because}. Every route is still served."}
+
+
+def fleet_trouble(reason: str | None) -> str | None:
+    """What it means that the fleet's store is out of reach."""
+    if reason is None:
+        return None
+    return (
+        f"The fleet's store is out of reach ({reason}): this process goes on alone. What you see, isolate and reset "
+        "here is this process only, until the store is back."
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -143,7 +156,7 @@ def _breaker(
         "eligible": one.eligible,
         "reason": one.reason,
         "why": why(one, opened, with_provider=with_provider),
-        "since": (end.since if standing != "working" else one.since).isoformat(timespec="milliseconds"),
+        "since": ((end.out_since if standing != "working" else None) or one.since).isoformat(timespec="milliseconds"),
         "until": end.next_probe_at.isoformat(timespec="milliseconds") if end.next_probe_at is not None else None,
         "instead": _instead(one, snapshot) if standing != "working" else [],
         "failed_probes": one.probe_rounds_failed,

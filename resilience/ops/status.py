@@ -24,6 +24,8 @@ def render(document: Mapping[str, Any]) -> str:
     routes = [_route(route) for route in document["routes"]]
     breakers = [_breaker(one, at) for one in _ordered(document["breakers"])]
     parts = [harmless(document["headline"]["text"])]
+    if document.get("fleet_trouble"):
+        parts.append(harmless(document["fleet_trouble"]))
     if routes:
         parts.append(table(_ROUTES, routes))
     parts.append(table(_BREAKERS, breakers) if breakers else "There are no breakers yet.")

@@ -68,6 +68,55 @@ async def test_isolate_and_reset_steer_the_breaker() -> None:
         assert fb.registry.rotation("chat") == ["gpt", "claude"]
 
 
+async def test_a_reset_provider_is_asked_again_with_the_targets_that_went_out_with_it() -> None:
+    down = Fail(Kind.SERVER_ERROR, status=503)
+    async with scripted({"gpt": down}) as fb, serving(fb) as running:
+        for _ in range(5):
+            await fb.acompletion("chat", [{"role": "user", "content": "hi"}])
+        assert {fb.registry.providers["openai"].current_state, fb.registry.targets["gpt"].current_state} == {"open"}
+        fb.registry.providers["anthropic"].isolate("not now")
+        fb.registry.targets["claude"].isolate("nor this")
+        assert (await running.client.post("/breakers/provider/openai/reset")).json()["state"] == "closed"
+        assert (await running.client.post("/breakers/provider/anthropic/reset")).json()["state"] == "closed"
+        assert fb.registry.rotation("chat") == ["gpt"]
+        assert fb.registry.targets["claude"].current_state == "isolated"  # a person did that, on purpose
+        assert fb.registry.targets["gpt"].current_state == "closed"
+
+
+async def test_what_no_browser_sends_is_refused_and_breaks_nothing() -> None:
+    async def ask(head: str) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(f"{head}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode("latin-1"))
+        answer = await reader.read()
+        writer.close()
+        return answer.split(b" ")[1]
+
+    for tokens in (None, TOKENS):
+        async with scripted() as fb, serving(fb, tokens) as running:
+            refused = b"403" if tokens is None else b"401"
+            for host in ("[", "[::1", "a b", "\xff", "localhost:x:y["):
+                assert await ask(f"GET /status HTTP/1.1\r\nHost: {host}") == refused, host
+                assert await ask(f"POST /session HTTP/1.1\r\nHost: {host}") in {b"400", b"415"}, host
+            for origin in ("http://[", "http://[::1", "[", "\xff", "null"):
+                steer = f"POST /breakers/target/gpt/isolate HTTP/1.1\r\nHost: localhost\r\nOrigin: {origin}"
+                assert await ask(steer) == refused, origin
+            assert fb.registry.targets["gpt"].current_state == "closed"
+
+
+async def test_a_fleets_store_that_is_gone_is_shown_to_whoever_looks_later() -> None:
+    from resilience.events import StorageDegraded, StorageRestored
+
+    async with scripted() as fb:
+        fb.registry.publish(StorageDegraded("redis://store:6379: refused"))
+        async with serving(fb) as running:
+            told = (await running.client.get("/status")).json()
+            assert "redis://store:6379: refused" in told["fleet_trouble"]
+            assert "resilience_fleet_degraded 1.0" in (await running.client.get("/metrics")).text
+            fb.registry.publish(StorageRestored(3.0))
+            assert (await running.client.get("/status")).json()["fleet_trouble"] is None
+            assert "resilience_fleet_degraded 0.0" in (await running.client.get("/metrics")).text
+
+
 async def test_a_name_may_hold_slashes_and_colons() -> None:
     config = {"routes": {"chat": {"targets": [{"model": "openai/gpt-4o-mini", "provider": "azure/east:443"}]}}}
     async with scripted(config=config) as fb, serving(fb) as running:

@@ -58,10 +58,11 @@ const clock = (iso) => new Date(iso).toLocaleTimeString([], { hour12: false });
 
 function span(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+  const parts = seconds < 60 ? `${seconds} s`
+    : seconds < 3600 ? `${Math.floor(seconds / 60)} min ${seconds % 60} s`
+    : seconds < 86400 ? `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`
+    : `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+  return parts.replaceAll(" ", "\u00a0"); // a number stays with its unit
 }
 
 function sinceText(one) {
@@ -85,7 +86,7 @@ function insteadText(one) {
   for (const place of one.instead) routes.set(place.target, [...(routes.get(place.target) || []), place.route]);
   return [...routes].map(([target, names]) => {
     const where = names.length > 1 ? `routes ${names.join(", ")}` : `route ${names[0]}`;
-    return target === null ? `nobody: ${where} down` : `${target} (${where})`;
+    return target === null ? `nobody: ${where} ${names.length > 1 ? "are" : "is"} down` : `${target} (${where})`;
   }).join("; ");
 }
 
@@ -105,6 +106,8 @@ function draw(doc) {
   const headline = byId("headline");
   headline.className = `headline ${doc.headline.tone}`;
   say(headline, doc.headline.text);
+  byId("fleet-trouble").hidden = !doc.fleet_trouble;
+  say(byId("fleet-trouble"), doc.fleet_trouble || "");
   document.title = doc.headline.tone === "good" ? "resilience" : `(!) ${doc.headline.text}`;
   const out = doc.breakers.filter((one) => !["working", "with_provider"].includes(one.standing));
   const providers = new Set(out.filter((one) => one.kind === "provider").map((one) => one.name));
@@ -258,7 +261,7 @@ function ask(what, kind, name) {
   byId("ask-title").textContent = `${isolating ? "Isolate" : "Reset"} ${kind} ${name}?`;
   byId("ask-text").textContent = isolating
     ? "No request is sent there until somebody resets it. Its routes go on with their other targets."
-    : "Requests are sent there again at once, and what counted against it is forgotten.";
+    : `Requests are sent there again at once${kind === "provider" ? ", to its targets too unless a person isolated them" : ""}. What counted against it is forgotten.`;
   byId("ask-why").hidden = !isolating;
   byId("reason").value = "";
   byId("ask-problem").textContent = "";
@@ -288,7 +291,10 @@ async function send(path, body, method = "POST") {
 
 // ---- what happened
 
+const probed = new Set(); // breakers whose next opening is a failed probe
+
 function openedBy(e) {
+  if (probed.delete(e.breaker) && e.reason !== "rate_limited") return `the probe failed (${plain(e.kind || e.reason)})`;
   const kind = plain(e.kind || e.reason);
   if (e.reason === "consecutive_failures") return `${e.failures} failures in a row (${kind})`;
   if (e.reason === "failure_rate") return `${e.failures} of ${e.calls} calls failed (${kind})`;
@@ -297,9 +303,15 @@ function openedBy(e) {
 }
 
 const SENTENCES = {
-  "circuit.opened": (e) => ["bad", `${e.breaker} is out: ${openedBy(e)}; open for ${span(1000 * e.open_seconds)}${e.shadow ? " (shadow: calls go on)" : ""}`],
-  "circuit.half_opened": (e) => ["", `${e.breaker} is being probed`],
-  "circuit.closed": (e) => ["good", `${e.breaker} works again (${plain(e.reason)}), after ${span(1000 * e.open_seconds)}`],
+  "circuit.opened": (e) => ["bad", `${e.breaker} is out${probed.has(e.breaker) ? " again" : ""}: ${openedBy(e)}; open for ${span(1000 * e.open_seconds)}${e.shadow ? " (shadow: calls go on)" : ""}`],
+  "circuit.half_opened": (e) => {
+    probed.add(e.breaker);
+    return ["", `${e.breaker} is being probed`];
+  },
+  "circuit.closed": (e) => {
+    probed.delete(e.breaker);
+    return ["good", `${e.breaker} works again (${plain(e.reason)}), after ${span(1000 * e.open_seconds)}`];
+  },
   "circuit.isolated": (e) => ["held", `${e.breaker} was isolated by a person: ${e.reason || "no reason given"}`],
   "target.overdue": (e) => ["bad", `${e.target} hangs: ${e.in_flight} calls wait, the oldest for ${span(1000 * e.oldest_seconds)}`],
   "target.on_time": (e) => ["good", `${e.target} no longer hangs`],
@@ -385,6 +397,7 @@ async function start() {
 
 function listen() {
   byId("events").replaceChildren();
+  probed.clear();
   source = new EventSource(`events?standing=1${byId("all").checked ? "" : "&only=changes"}`);
   source.onopen = () => setLink("live", "live");
   source.addEventListener("standing", (message) => draw(JSON.parse(message.data)));

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import resilience
+from resilience.events import StorageDegraded
 from resilience.ops.standing import KINDS, SHOWN, stand
 from resilience.ops.status import duration, render, table
 from resilience.ops.traffic import Traffic
@@ -78,6 +79,55 @@ def test_an_outage_names_the_provider_the_reason_and_who_serves_instead() -> Non
     assert told["routes"][0]["serving"] == "claude"
     desk.clock.advance(11)
     assert desk.breaker("openai")["standing"] == "probing"
+
+
+def test_an_outage_is_dated_from_its_beginning_through_vain_probes() -> None:
+    desk = Desk({"gpt": Fail(Kind.SERVER_ERROR, status=503)})
+    desk.ask(5)
+    began = desk.breaker("openai")["since"]
+    desk.clock.advance(11)
+    assert (desk.breaker("openai")["standing"], desk.breaker("openai")["since"]) == ("probing", began)
+    desk.ask(2)  # the first one is the probe, in vain
+    one = desk.breaker("openai")
+    assert (one["standing"], one["opens"], one["since"]) == ("out", 2, began)
+    desk.fb.registry.providers["openai"].reset()
+    desk.fb.registry.targets["gpt"].reset()
+    assert desk.fb.snapshot().providers["openai"].out_since is None
+
+
+def test_a_hang_is_dated_from_when_it_was_found() -> None:
+    desk = Desk()
+    desk.ask(20)
+    desk.clock.advance(100)
+    in_flight = desk.fb.registry._roster.targets["gpt"].in_flight
+    in_flight.overdue_since = desk.clock.monotonic()
+    found = desk.clock.now()
+    desk.clock.advance(3)
+    one = desk.breaker("gpt")
+    assert (one["standing"], one["since"]) == ("hanging", found.isoformat(timespec="milliseconds"))
+
+
+def test_a_target_with_a_trouble_of_its_own_is_named_beside_a_provider_that_is_out() -> None:
+    desk = Desk(
+        {"gpt": Fail(Kind.SERVER_ERROR, status=503), "claude": Fail(Kind.AUTH, status=401)},
+        targets=[
+            {"model": "openai/gpt-4o-mini", "name": "gpt", "provider": "openai"},
+            {"model": "anthropic/claude-haiku-4-5", "name": "claude", "provider": "anthropic"},
+            {"model": "mistral/mistral-small", "name": "small", "provider": "mistral"},
+        ],
+    )
+    desk.ask(6)
+    assert desk.document()["headline"]["text"] == "openai and claude are out. Every route is still served."
+
+
+def test_a_fleets_store_that_is_gone_is_told_with_what_it_means() -> None:
+    desk = Desk()
+    assert desk.document()["fleet_trouble"] is None
+    desk.fb.registry.publish(StorageDegraded("redis://store:6379: \x1b[31mrefused"))
+    shown = render(desk.document())
+    assert "The fleet's store is out of reach (redis://store:6379: " in shown
+    assert "this process only" in shown
+    assert "\x1b" not in shown
 
 
 def test_a_route_without_anybody_is_the_worst_news() -> None:
