@@ -67,11 +67,16 @@ async def test_a_broken_provider_is_seen_ejected_without_a_reload_and_steered_by
             await shown(lambda: fb.registry.providers["openai"].current_state == "closed")
 
             await asyncio.to_thread(click, "Isolate provider anthropic")
+            await shown(lambda: "go on with their other targets" in text_of(driver, "#ask-text"))
             await asyncio.to_thread(lambda: driver.find_element("id", "reason").send_keys("bad deploy, ask Ana"))
             assert fb.registry.providers["anthropic"].current_state == "closed"  # not before it is confirmed
             await asyncio.to_thread(lambda: driver.find_element("id", "ask-yes").click())
             await shown(lambda: "A person took it out: bad deploy, ask Ana" in text_of(driver, "#trouble"), 2.0)
             assert fb.snapshot().providers["anthropic"].reason == "bad deploy, ask Ana"
+
+            await asyncio.to_thread(click, "Isolate provider openai")  # the last one
+            await shown(lambda: "Nobody else can serve chat now" in text_of(driver, "#ask-text"))
+            await asyncio.to_thread(lambda: driver.find_element("id", "ask-no").click())
 
             await asyncio.to_thread(click, "Reset provider anthropic")
             await asyncio.to_thread(lambda: driver.find_element("id", "ask-no").click())

@@ -9,6 +9,7 @@ let source = null;
 let retry = null;
 let waiting = []; // events that the next frame shows
 let drawn = false;
+let shown = null; // what the server said last
 
 // ---- making and keeping elements
 
@@ -86,6 +87,7 @@ function insteadText(one) {
   for (const place of one.instead) routes.set(place.target, [...(routes.get(place.target) || []), place.route]);
   return [...routes].map(([target, names]) => {
     const where = names.length > 1 ? `routes ${names.join(", ")}` : `route ${names[0]}`;
+    if (target === null && one.eligible) return `nobody else (${where})`;
     return target === null ? `nobody: ${where} ${names.length > 1 ? "are" : "is"} down` : `${target} (${where})`;
   }).join("; ");
 }
@@ -102,6 +104,7 @@ const failedShare = (traffic) => {
 // ---- drawing
 
 function draw(doc) {
+  shown = doc;
   skew = Date.parse(doc.at) - Date.now();
   const headline = byId("headline");
   headline.className = `headline ${doc.headline.tone}`;
@@ -255,12 +258,21 @@ function updateActions(element, one) {
   part(element, "reset").hidden = role !== "admin" || one.state === "closed";
 }
 
+// What isolating does to users: the routes that nobody else can serve go down.
+function withoutIt(kind, name) {
+  const mine = (one) => one[kind === "provider" ? "provider" : "name"] === name;
+  const routes = shown.routes.filter((route) => route.targets.some(mine));
+  const down = routes.filter((route) => !route.targets.some((one) => one.eligible && !mine(one))).map((route) => route.name);
+  if (down.length) return `Nobody else can serve ${down.join(", ")} now: requests there will find nobody.`;
+  return routes.length ? "Its routes go on with their other targets." : "";
+}
+
 function ask(what, kind, name) {
   const dialog = byId("ask");
   const isolating = what === "isolate";
   byId("ask-title").textContent = `${isolating ? "Isolate" : "Reset"} ${kind} ${name}?`;
   byId("ask-text").textContent = isolating
-    ? "No request is sent there until somebody resets it. Its routes go on with their other targets."
+    ? `No request is sent there until somebody resets it. ${withoutIt(kind, name)}`
     : `Requests are sent there again at once${kind === "provider" ? ", to its targets too unless a person isolated them" : ""}. What counted against it is forgotten.`;
   byId("ask-why").hidden = !isolating;
   byId("reason").value = "";
