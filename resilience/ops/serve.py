@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -61,6 +62,7 @@ def run_serve(
     """
     tokens = read_tokens(os.environ.get(VARIABLE))
     check_address(host, tokens)
+    _log_with_times()
     listener = listen(host, port)
     try:
         with MultiProviderFallback(config) as runtime:
@@ -151,6 +153,17 @@ class Server(uvicorn.Server):
         finally:
             for sig, action in before.items():
                 signal.signal(sig, action)
+
+
+def _log_with_times() -> None:
+    """Where nobody has configured logging: when each line was written, and recoveries as well as outages."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name, level in (("resilience", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        if not logger.hasHandlers():
+            logger.addHandler(handler)
+            logger.setLevel(level)
 
 
 def _who_may(tokens: Sequence[Token]) -> str:

@@ -119,3 +119,6 @@ def test_the_container_runs_as_nobody_special() -> None:
     text = (FILES / "Containerfile").read_text()
     assert re.search(r"^USER \d+$", text, flags=re.MULTILINE)
     assert "resilience.yaml" in text
+    extras = re.search(r"litellm-resilience\[([\w,]+)\]", text)[1].split(",")
+    assert {"ops", "redis"} == set(extras)  # `storage: redis://...` works without another image
+    assert extras == re.search(r"litellm-resilience\[([\w,]+)\]\"\nUSER", README.read_text())[1].split(",")

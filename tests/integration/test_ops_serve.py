@@ -75,6 +75,20 @@ async def test_sigterm_answers_what_is_on_its_way_ends_event_streams_and_leaves_
             assert b"sk-planted-secret" not in await child.stderr.read()
 
 
+async def test_its_log_tells_when_and_tells_recoveries_too(tmp_path: Path) -> None:
+    with LoopbackProvider() as provider:
+        async with process("serve", written(tmp_path, provider), "--port", "0") as child:
+            url = await where(child)
+            async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+                assert (await client.post("/breakers/provider/openai/isolate")).status_code == 200
+                assert (await client.post("/breakers/provider/openai/reset")).status_code == 200
+            child.terminate()
+            _, told = await asyncio.wait_for(child.communicate(), 20)
+            lines = [line for line in told.decode().splitlines() if "resilience.circuit." in line]
+            assert [re.search(r"circuit\.\w+", line)[0] for line in lines] == ["circuit.isolated", "circuit.closed"]
+            assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) event=", line) for line in lines)
+
+
 async def test_it_refuses_to_listen_where_others_could_reach_it_without_a_token(tmp_path: Path) -> None:
     with LoopbackProvider() as provider:
         async with process("serve", written(tmp_path, provider), "--host", "0.0.0.0", "--port", "0") as child:
