@@ -130,8 +130,10 @@ def ask_steadily(pipe: Connection, number: int, store: str | None, bases: tuple[
     asyncio.run(run())
 
 
-def outage(window: Window, fault: Fault, *, shared: bool = True) -> dict[str, float]:  # noqa: C901 (a script)
-    """The whole fleet, one provider of two down for a while."""
+def outage(  # noqa: C901 (a script)
+    window: Window, fault: Fault, *, shared: bool = True, known_after: float = 1.6
+) -> dict[str, float]:
+    """The whole fleet, one provider of two down for a while; what comes ``known_after`` seconds is a probe."""
     with ExitStack() as stack:
         store = stack.enter_context(LoopbackStore())
         first, second = (stack.enter_context(LoopbackProvider("ok", name=name)) for name in ("primary", "backup"))
@@ -148,8 +150,7 @@ def outage(window: Window, fault: Fault, *, shared: bool = True) -> dict[str, fl
         for member in members:
             member.tell(begin)
         moments = [(window.before, lambda: first.set(fault)), (window.before + window.fault, first.clear)]
-        # Everybody knows of it after this: what arrives from now on is probes.
-        tripped_at = window.before + 1.6
+        tripped_at = window.before + known_after
         counted: dict[str, int] = {}
 
         def tripped() -> None:
@@ -356,7 +357,7 @@ def main() -> None:
         scenes = {
             "shared": outage(window, down),
             "shared, server killed in the middle": outage(Window(3, 8, 9, killed=7, restarted=14), down),
-            "shared, hangs instead of 503": outage(window, Fault.hang()),
+            "shared, hangs instead of 503": outage(window, Fault.hang(), known_after=2.6),
             "each process alone": outage(window, down, shared=False),
         }
         table = Table("One provider of two is down for 8 of 20 s", ("fleet", *scenes["shared"]))
@@ -367,7 +368,8 @@ def main() -> None:
         f"A real Valkey server, processes started afresh (spawn), real HTTP on the loopback interface. Outage: "
         f"{PROCESSES} processes, {RATE} requests a second in total through LiteLLM, attempt_seconds 1, open_seconds 2, "
         "defaults otherwise; wasted is every attempt on the wire that became no answer; probes are counted from 1.6 s "
-        "after the outage began. Push: from before the first of five failures in one process until each other one's "
+        "after the outage began, of a hang a second later: the calls that found it out are stuck in it for as long. "
+        "Push: from before the first of five failures in one process until each other one's "
         "sinks hear it, everything on one machine of few cores. Load: commands inside of scripts count as well."
     )
     if options.part:
