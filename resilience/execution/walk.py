@@ -350,7 +350,7 @@ class Walk:
         return True
 
     def _refused(self, place: RoutedTarget, refused: RejectedError) -> Literal[False]:
-        self._refusals = {**(self._refusals or {}), place: refused}
+        self._refusals = {**(self._refusals or {}), place: refused.with_traceback(None)}  # which leads back: a circle
         return False
 
     def _settle(self, outcome: Outcome) -> bool:
