@@ -28,6 +28,15 @@ _REFUSAL: Final = b'"refusal"'
 _REFUSED: Final = re.compile(rb'"refusal"\s*:\s*("(?:[^"\\]|\\.)+")')
 # LiteLLM drops a chunk with nothing but a refusal. Here it puts that of a whole answer, and a chunk with it passes.
 _PASSING: Final = rb'\g<0>,"provider_specific_fields":{"refusal":\1}'
+# Comments, pings, and deltas of nothing. LiteLLM and the SDKs read on after each: nobody above them hears of it.
+_NOTHING: Final = re.compile(
+    rb"(?:(?::[^\n]*"
+    rb"|event:\s?ping"
+    rb"|data:\s?\{\"type\":\s?\"ping\"\}"
+    rb"|data:(?![^\n]*\"finish_reason\":\s?\")(?:(?!\"delta\")[^\n])*"
+    rb"\"delta\":\s?\{(?:\"\w+\":\s?(?:null|\"\"|\"assistant\"|\[\])(?:,\s?)?)*\}(?:(?!\"delta\")[^\n])*"
+    rb")?\r?\n)+"
+)
 # Where LiteLLM's wrappers keep what they read from, on the way down to the HTTP response.
 _WAY_DOWN: Final = (
     "completion_stream",
@@ -97,6 +106,11 @@ class Watched:
         return self._sifted(data) if self._sifts else data
 
     @property
+    def is_text(self) -> bool:
+        """Whether the last bytes were found at a glance to be one event that carries text."""
+        return not self._tail
+
+    @property
     def error(self) -> bytes:
         """The last error event."""
         data = self._tail
@@ -160,14 +174,14 @@ class Watched:
 
 
 class WatchedSync(httpx.SyncByteStream):
-    """A response's bytes, watched as they go by, with a limit on silence that comments do not break.
+    """A response's bytes, watched as they go by, with a limit on silence that comments and empty deltas do not break.
 
     A read timeout hears every byte; that a provider has nothing to say, but says so every second, is seen here only.
 
     Args:
         inner: The bytes.
         watched: Who looks at them.
-        first_seconds: How long they may be without an event at the beginning.
+        first_seconds: How long they may be without any content at the beginning.
         pause_seconds: How long later.
     """
 
@@ -181,13 +195,14 @@ class WatchedSync(httpx.SyncByteStream):
         limit, pause = self._limits
         waited, started = 0.0, monotonic()
         for data in self._inner:
-            if data[:1] == b":":
+            seen = see(data)
+            if self._watched.is_text or _NOTHING.fullmatch(data) is None:
+                waited, limit = 0.0, pause
+            else:
                 waited += monotonic() - started
                 if waited > limit:
-                    raise httpx.ReadTimeout(f"nothing but comments within {limit:.3g} s")
-            else:
-                waited, limit = 0.0, pause
-            if seen := see(data):
+                    raise httpx.ReadTimeout(f"nothing but comments and empty events within {limit:.3g} s")
+            if seen:
                 yield seen
             started = monotonic()  # what its reader did meanwhile is not the provider's time
         if rest := self._watched.rest():

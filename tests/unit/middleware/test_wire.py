@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resilience.middleware.wire import Watched
+from resilience.middleware.wire import Watched, WatchedSync
 
 GOOD = b'data: {"choices":[{"delta":{"content":"a {b}"}}]}\n\n'
 BAD = b'data: {"choices":[{"del\n\n'
@@ -121,3 +122,59 @@ def test_each_dialects_sign_of_the_end_is_known_however_it_comes(end: bytes) -> 
         for data in (b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n', end[:cut], end[cut:]):
             watched.see(data)
         assert watched.terminated
+
+
+def _chat(delta: str, more: str = '"finish_reason":null') -> bytes:
+    return f'data: {{"id":"c","choices":[{{"index":0,"delta":{delta},{more}}}]}}\n\n'.encode()
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        b": OPENROUTER PROCESSING\n\n",
+        b": one\r\n\r\n: two\r\n\r\n",
+        b'event: ping\ndata: {"type": "ping"}\n\n',
+        b"\n",
+        _chat("{}"),
+        _chat('{"role":"assistant","content":""}'),
+        _chat('{"content":null, "tool_calls":[], "refusal": null}'),
+        _chat('{"content":""}') + b": and a comment\n\n",
+    ],
+)
+def test_what_says_nothing_does_not_end_a_silence_in_a_thread(again: bytes) -> None:
+    with pytest.raises(httpx.ReadTimeout, match="nothing but comments"):
+        list(WatchedSync([again] * 3, Watched(sifts=True), 0.0, 10.0))
+    said = [_chat('{"content":"hi"}'), again, again]
+    with pytest.raises(httpx.ReadTimeout, match="nothing but comments"):
+        list(WatchedSync(said, Watched(sifts=True), 10.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        _chat('{"content":"hi"}'),
+        _chat('{"content":"","reasoning_content":"hm"}'),
+        _chat('{"content":null,"tool_calls":[{"index":0,"function":{"arguments":""}}]}'),
+        _chat('{"refusal":"no"}'),
+        _chat("{}", '"finish_reason":"stop"'),
+        _chat("{}") + _chat('{"content":"hi"}'),
+        b": a comment, and\n\n" + _chat('{"content":"hi"}'),
+        b'data: {"choices":[{"delta":{"content":""}},{"index":1,"delta":{"content":"hi"}}]}\n\n',
+        b'event: content_block_delta\ndata: {"delta":{"type":"text_delta","text":"hi"}}\n\n',
+        b'data: {"type":"response.output_text.delta","delta":"hi"}\n\n',
+        b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n',
+        b"data: [DONE]\n\n",
+        b"anything else\n",
+    ],
+)
+def test_whatever_may_say_something_ends_it(said: bytes) -> None:
+    assert len(list(WatchedSync([said] * 3, Watched(sifts=True), 0.0, 0.0))) >= 3
+
+
+def test_looking_for_nothing_takes_no_longer_than_reading_it() -> None:
+    hostile = [
+        b"event: ping" + b"\n" * 100_000 + b"x",
+        b"\n" * 100_000 + b"x",
+        b'data: "delta":{' + b'"a":null,' * 20_000,
+    ]
+    assert b"".join(WatchedSync(hostile, Watched(), 0.0, 0.0)) == b"".join(hostile)
