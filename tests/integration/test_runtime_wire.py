@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.usefixtures("upstream"),
-    # LiteLLM's own: how it copies the chunk with the usage, and what it had begun when it was cancelled.
+    # LiteLLM's own: how it copies the chunk with the usage.
     pytest.mark.filterwarnings("ignore:Accessing the 'model_(computed_)?fields' attribute:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:coroutine 'OpenAIChatCompletion.* was never awaited:RuntimeWarning"),
 ]
 ASKED = [{"role": "user", "content": "planted-prompt"}]
 FIRST, BACKUP = "Hello from the loopback provider.", "Hello from the backup."
