@@ -20,6 +20,7 @@ from resilience.middleware.provider import PICTURE
 from resilience.middleware.recording import holds_nothing, outcome_of, record_sync
 from resilience.middleware.translation import PROVIDER, refusal
 from resilience.outcome import Kind, Outcome
+from resilience.settings import TimeoutSettings
 from resilience.upstream import Operation
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ _METADATA: Final = ("metadata", "litellm_metadata")
 _OURS: Final = f"{PROVIDER}/"
 _REASONING: Final = ("reasoning_effort", "thinking", "verbosity")
 _PICTURE: Final = ("n", "quality", "response_format", "size", "style")
+_PATIENCE_SECONDS: Final = TimeoutSettings().attempt_seconds
 _CALL: Final = "_resilience_call"
 _SERVED: Final = "_resilience_served"
 # By which name the logging object notes a stream's first chunk: with an underscore before LiteLLM 1.106.
@@ -68,23 +70,26 @@ class GuardedCall:
         admission: The right to it.
         operation: What is asked, for judging an empty answer; None where nobody judges.
         stream: Whether the answer comes in chunks.
+        hasty: Whether its caller gave it less time than a target has: a timeout then says nothing while others are
+            answered.
         latency: Seconds to the first chunk of a stream.
         settled: Whether its outcome has been told; the first writer wins.
     """
 
-    __slots__ = ("__weakref__", "admission", "latency", "operation", "settled", "stream")
+    __slots__ = ("__weakref__", "admission", "hasty", "latency", "operation", "settled", "stream")
 
-    def __init__(self, admission: Admission, operation: Operation | None, stream: bool) -> None:
+    def __init__(self, admission: Admission, operation: Operation | None, stream: bool, *, hasty: bool = False) -> None:
         self.admission = admission
         self.operation = operation
         self.stream = stream
+        self.hasty = hasty
         self.latency: float | None = None
         self.settled = False
 
     def settle(self, outcome: Outcome) -> None:
         """Tell the outcome; the first writer wins."""
         self.settled = True
-        self.admission.settle(outcome)
+        self.admission.settle(outcome, shortened=self.hasty)
 
     def give_back(self) -> None:
         """Nothing can be said about health."""
@@ -142,10 +147,11 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
         target = self._targets.find(registry, model, kwargs)
         if target is None:
             return None
+        seconds = seconds_of(kwargs.get("timeout"))
         try:
-            admission = registry.admit(target, timeout_seconds=_seconds(kwargs.get("timeout")))
+            admission = registry.admit(target, timeout_seconds=seconds)
         except RejectedError as rejected:
-            routed = _is_routed(kwargs)
+            routed = is_routed(kwargs)
             made = refusal(rejected, model, routed=routed)
             if routed or name != "acompletion" or not _retries(kwargs):
                 raise made from rejected
@@ -153,7 +159,7 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
             # if no retries are asked for, and it is raised as it is.
             made.__cause__ = rejected
             return {**kwargs, "mock_response": made, "num_retries": 0, "retry_policy": None}
-        call = GuardedCall(admission, _GUARDED[name], stream)
+        call = GuardedCall(admission, _GUARDED[name], stream, hasty=is_hasty(seconds, kwargs))
         setattr(log, _CALL, call)
         # One logging object may serve several attempts of a Router, one after the other.
         setattr(log, _SERVED, (target.name, served_by(kwargs)[1] + 1))
@@ -355,11 +361,17 @@ def _call_of(request_data: Mapping[str, Any]) -> GuardedCall | None:
     return getattr(request_data.get("litellm_logging_obj"), _CALL, None)
 
 
-def _seconds(timeout: Any) -> float | None:
+def seconds_of(timeout: Any) -> float | None:
+    """A call's ``timeout`` as a number, None for what is none."""
     return timeout if isinstance(timeout, (int, float)) else None
 
 
-def _is_routed(kwargs: Mapping[str, Any]) -> bool:
+def is_hasty(seconds: float | None, kwargs: Mapping[str, Any]) -> bool:
+    """Whether a caller gave a call less time than a target has. A Router's timeouts are its deployments' own."""
+    return seconds is not None and seconds < _PATIENCE_SECONDS and not is_routed(kwargs)
+
+
+def is_routed(kwargs: Mapping[str, Any]) -> bool:
     """Whether a Router made the call: its own retries are its own affair."""
     return any(isinstance(kwargs.get(name), dict) and "model_group" in kwargs[name] for name in _METADATA)
 

@@ -227,6 +227,10 @@ def _params(given: Mapping[str, Any]) -> dict[str, Any]:
     user = details.get("user")
     if user:  # LiteLLM takes it out of the parameters of providers that it does not know
         params["user"] = user
+    asked = details.get("optional_params") or {}
+    if "max_tokens" in params and "max_tokens" not in asked and "max_completion_tokens" in asked:
+        # LiteLLM has given it the older name, which reasoning models refuse.
+        params["max_completion_tokens"] = params.pop("max_tokens")
     for name in ("api_key", "api_base"):
         if given.get(name):
             params[name] = given[name]

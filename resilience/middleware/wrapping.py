@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import litellm
 
 from resilience.errors import RejectedError
-from resilience.middleware.callbacks import GuardedCall
+from resilience.middleware.callbacks import GuardedCall, is_hasty, is_routed, seconds_of
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
 from resilience.middleware.marked import as_marked, is_marked
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-    from resilience.health.admission import Admission
     from resilience.middleware.callbacks import ResilienceCallback
     from resilience.upstream import Target
 
@@ -70,24 +69,23 @@ def _guarded(original: Callable[..., Any], operation: Operation, callback: Resil
         target = None if getattr(_INSIDE, "call", False) else _target(args, kwargs, callback)
         if target is None:
             return original(*args, **kwargs)
-        timeout = kwargs.get("timeout")
-        seconds = timeout if isinstance(timeout, (int, float)) else None
-        routed = isinstance(kwargs.get("metadata"), dict) and "model_group" in kwargs["metadata"]
+        seconds = seconds_of(kwargs.get("timeout"))
         try:
             admission = callback.registry.admit(target, timeout_seconds=seconds)
         except RejectedError as rejected:
-            raise refusal(rejected, target.model, routed=routed) from rejected
+            raise refusal(rejected, target.model, routed=is_routed(kwargs)) from rejected
+        call = GuardedCall(admission, operation, kwargs.get("stream") is True, hasty=is_hasty(seconds, kwargs))
         outer = sys.exception()
         _INSIDE.call = True
         try:
             with admission.held():
                 answer = original(*args, **as_marked(kwargs))
         except BaseException as error:
-            _settle_failure(admission, error, outer, callback)
+            _settle_failure(call, error, outer, callback)
             raise
         finally:
             _INSIDE.call = False
-        _settle(admission, answer, operation, kwargs, callback)
+        _settle(call, answer, operation, kwargs, callback)
         return answer
 
     return guarded
@@ -105,27 +103,27 @@ def _target(args: tuple[Any, ...], kwargs: Mapping[str, Any], callback: Resilien
 
 
 def _settle(
-    admission: Admission, answer: Any, operation: Operation, kwargs: Mapping[str, Any], callback: ResilienceCallback
+    call: GuardedCall, answer: Any, operation: Operation, kwargs: Mapping[str, Any], callback: ResilienceCallback
 ) -> None:
     log = getattr(answer, "logging_obj", None)
-    if kwargs.get("stream") is True and log is not None:
+    if call.stream and log is not None:
         # Its end is told by LiteLLM's log; given up before, the permit goes with the logging object.
-        callback.follow(log, GuardedCall(admission, operation, stream=True))
+        callback.follow(log, call)
         return
-    if kwargs.get("stream") is True:
-        admission.give_back()
+    if call.stream:
+        call.give_back()
         return
-    latency = callback.registry.monotonic() - admission.started
+    latency = callback.registry.monotonic() - call.admission.started
     kind = Kind.EMPTY if holds_nothing(answer, operation, kwargs) else Kind.SUCCESS
-    admission.settle(Outcome(kind, latency_seconds=latency))
+    call.settle(Outcome(kind, latency_seconds=latency))
 
 
 def _settle_failure(
-    admission: Admission, error: BaseException, outer: BaseException | None, callback: ResilienceCallback
+    call: GuardedCall, error: BaseException, outer: BaseException | None, callback: ResilienceCallback
 ) -> None:
     if not isinstance(error, Exception):
-        admission.give_back()
+        call.give_back()
         return
     mark(error, Mark(outer=outer))
-    latency = callback.registry.monotonic() - admission.started
-    admission.settle(replace(classify(error), latency_seconds=latency))
+    latency = callback.registry.monotonic() - call.admission.started
+    call.settle(replace(classify(error), latency_seconds=latency))

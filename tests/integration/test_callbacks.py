@@ -10,11 +10,12 @@ import litellm
 import openai
 import pybreaker
 import pytest
-from asks import MESSAGES, becomes_true
-from door2 import GPT, ask, background, is_idle, settings, target
+from asks import MESSAGES, becomes_true, needs_mcp
+from door2 import CLAUDE, GPT, ask, background, is_idle, settings, target
 
 import resilience
-from resilience.testing import Fault
+from resilience.events import CircuitOpened, PermitRefused
+from resilience.testing import Fault, record_events
 from resilience.testing.clock import ManualClock
 
 EMBEDDING = "openai/text-embedding-3-small"
@@ -278,6 +279,57 @@ async def test_a_call_with_fallbacks_is_judged_attempt_by_attempt(runtime, provi
     assert reading(runtime).failures == 1
     other = next(found for name, found in runtime.snapshot().targets.items() if name.startswith("openai/gpt-4o@"))
     assert (other.calls, other.failures) == (1, 0)
+
+
+@needs_mcp
+@pytest.mark.parametrize("fault", [None, Fault.http(500)], ids=str)
+async def test_a_bridge_from_one_api_to_another_counts_once(runtime, provider, fault):
+    if fault:
+        provider.set(fault)
+    call = litellm.aresponses(**target(provider, CLAUDE), input="hi", max_retries=0)  # asked as a chat completion
+    if fault:
+        with pytest.raises(openai.APIError):
+            await call
+    else:
+        await call
+    await background()
+    counted = reading(runtime, "claude")
+    assert (provider.count(), counted.calls, counted.failures) == (1, 1, 1 if fault else 0)
+    assert await is_idle(runtime)
+
+
+async def test_a_callers_short_timeout_is_no_failure_while_others_are_answered(runtime, provider, bare, clock):
+    provider.set(Fault.hang(), times=1)
+    hasty = asyncio.create_task(litellm.acompletion(**bare, timeout=3.0))  # the other is answered well before
+    assert await becomes_true(lambda: provider.count() == 1)
+    clock.advance(0.1)
+    await litellm.acompletion(**bare)
+    with pytest.raises(litellm.Timeout):
+        await hasty
+    assert (reading(runtime).calls, reading(runtime).failures) == (1, 0)
+    provider.set(Fault.hang(), times=1)
+    clock.advance(0.1)
+    with pytest.raises(litellm.Timeout):
+        await litellm.acompletion(**bare, timeout=0.2)  # nobody else was answered
+    assert reading(runtime).failures == 1
+
+
+async def test_a_shadow_reports_and_rejects_nobody(provider, upstream, bare):
+    provider.set(Fault.http(500))
+    with (
+        resilience.MultiProviderFallback({**settings(provider), "breaker": {"shadow": True}}) as runtime,
+        record_events(runtime) as events,
+    ):
+        resilience.install(runtime, wrap_sync=True)
+        try:
+            for number in range(8):
+                with pytest.raises(litellm.InternalServerError):
+                    await litellm.acompletion(**bare) if number % 2 else litellm.completion(**bare)
+        finally:
+            resilience.uninstall()
+    assert provider.count() == 8
+    assert events.one(CircuitOpened, breaker=GPT).shadow
+    assert {event.shadow for event in events if isinstance(event, PermitRefused)} == {True}
 
 
 async def test_litellms_own_retries_do_not_go_around_a_rejection(runtime, provider, bare, monkeypatch):

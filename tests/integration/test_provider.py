@@ -131,6 +131,14 @@ async def test_the_callers_parameters_reach_the_provider(runtime, provider, mode
     assert provider.requests[0].headers["x-mine"] == "1"
 
 
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_limit_of_tokens_keeps_the_name_that_the_caller_gave_it(runtime, provider, mode):
+    for name in ("max_tokens", "max_completion_tokens"):
+        await ask(mode, **{name: 7})
+        body = provider.bodies[-1]
+        assert {key: value for key, value in body.items() if key.startswith("max")} == {name: 7}
+
+
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_the_callers_metadata_reaches_the_callbacks(runtime, provider, mode, monkeypatch):
     seen = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import litellm
 import pytest
-from asks import LITELLM, MESSAGES, becomes_true
+from asks import LITELLM, MESSAGES, becomes_true, needs_mcp
 from door2 import Ear, background, settings, target
 
 import resilience
@@ -55,6 +55,24 @@ async def test_embeddings_go_through_the_route_and_count_once(installed, provide
         assert ear.heard[0][2] == answer.usage.total_tokens
     finally:
         litellm.logging_callback_manager._reset_all_callbacks()
+
+
+@needs_mcp
+@pytest.mark.parametrize("name", ["text_completion", "responses", "anthropic_messages"])
+async def test_apis_that_litellm_turns_into_chats_go_through_the_route(installed, provider, name):
+    provider.set(Fault.http(503), model="gpt-4o-mini")
+    model = "resilience/chat"
+    if name == "text_completion":
+        answer = await litellm.atext_completion(model=model, prompt="hi")
+        text = answer.choices[0].text
+    elif name == "responses":
+        answer = await litellm.aresponses(model=model, input="hi")
+        text = answer.output[0].content[0].text
+    else:
+        answer = await litellm.anthropic.messages.acreate(model=model, messages=MESSAGES, max_tokens=9)
+        text = answer["content"][0]["text"]
+    assert text == provider.answer
+    assert (provider.count("gpt-4o-mini"), provider.count("claude-haiku-4-5")) == (1, 1)
 
 
 async def draw(mode, model="resilience/pictures", **params):
