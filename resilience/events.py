@@ -230,7 +230,7 @@ class EventHub:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # Replaced as a whole, never changed in place: publishing needs no lock.
-        self.sinks: tuple[Sink, ...] = ()
+        self.sinks: tuple[_Subscription, ...] = ()
         self.sink_errors = 0
 
     def subscribe(self, sink: Sink) -> Callable[[], None]:
@@ -252,9 +252,9 @@ class EventHub:
 
     def publish(self, event: Event) -> None:
         """Tell every sink. Never call this while holding a lock."""
-        for sink in self.sinks:
+        for subscription in self.sinks:
             try:
-                sink(event)
+                subscription.sink(event)
             except Exception:  # noqa: BLE001 (a sink is somebody else's code; a request must not pay for it)
                 self.sink_errors += 1
                 if self.sink_errors == 1:
@@ -266,10 +266,7 @@ class EventHub:
 
 
 class _Subscription:
-    __slots__ = ("_sink",)
+    __slots__ = ("sink",)
 
     def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def __call__(self, event: Event) -> None:
-        self._sink(event)
+        self.sink = sink
