@@ -115,8 +115,10 @@ class RedisStore:
         self._client = self._connected({})
         try:
             await self._client.get(self._revision)
-        except _redis().exceptions.MovedError as moved:
-            place = {"host": moved.host, "port": moved.port}
+        except _redis().exceptions.ResponseError as error:
+            place = _moved_to(error)
+            if not place:
+                raise
             await self._client.aclose()
             self._client = self._connected(place)
             await self._client.get(self._revision)
@@ -252,6 +254,18 @@ class RedisStore:
             return await self._client.evalsha(digest, len(keys), *keys, *arguments)
         except _redis().exceptions.NoScriptError:
             return await self._client.eval(source, len(keys), *keys, *arguments)
+
+
+def _moved_to(error: Exception) -> dict[str, Any]:
+    """Where a cluster keeps our keys, as arguments of a connection; nothing where the error is another."""
+    if isinstance(error, _redis().exceptions.MovedError):
+        return {"host": error.host, "port": error.port}
+    # redis-py 5 tells a client that knows of no cluster in the server's own words: MOVED 3217 10.0.0.7:6379
+    words = str(error).split()
+    if len(words) != 3 or words[0] != "MOVED":
+        return {}
+    host, _, port = words[2].rpartition(":")
+    return {"host": host, "port": int(port)}
 
 
 def load_client() -> None:
