@@ -13,6 +13,7 @@ from resilience.errors import ConcurrencyLimitError, RejectedError, UnknownNameE
 from resilience.events import EventHub, PermitRefused, StorageDegraded, StorageRestored, TargetOnTime, TargetOverdue
 from resilience.fork import renew_in_children
 from resilience.health.admission import Admission
+from resilience.health.chance import chance_of, eager_chance_of
 from resilience.health.reading import read_breaker
 from resilience.health.roster import Roster
 from resilience.health.views import BreakerView, TargetName
@@ -203,7 +204,7 @@ class HealthRegistry:
         """
         health = self._health(target)
         now = self.monotonic()
-        due = self._next_eager(health, now)
+        due = eager_chance_of(health, now)
         if due is None or due > now or not health.provider.enter():
             return None
         permits: list[Permit | None] = []
@@ -252,13 +253,13 @@ class HealthRegistry:
             Now if one is eligible; None if each of them waits for a person or for an account.
         """
         now = self.monotonic()
-        times = [time for target in targets if (time := self._chance(self._health(target), now)) is not None]
+        times = [time for target in targets if (time := chance_of(self._health(target), now)) is not None]
         return min(times, default=None)
 
     def next_eager(self, targets: Sequence[Target]) -> float | None:
         """Monotonic time of the next eager probe among ``targets``, None if none applies."""
         now = self.monotonic()
-        times = [time for target in targets if (time := self._next_eager(self._health(target), now)) is not None]
+        times = [time for target in targets if (time := eager_chance_of(self._health(target), now)) is not None]
         return min(times, default=None)
 
     # -- what came of it ------------------------------------------------------------------------------------
@@ -354,30 +355,6 @@ class HealthRegistry:
             f"it gets one call a second until something succeeds, the next in {wait:.1f} s"
         )
         return RejectedError(message, health.target.name, health.target.provider, wait, Kind.TIMEOUT)
-
-    @staticmethod
-    def _chance(health: TargetHealth, now: float) -> float | None:
-        latest = now
-        for breaker, source in ((health.breaker, None), (health.provider.breaker, health.witness)):
-            chance = breaker.next_chance(source)
-            if chance is None:
-                return None
-            latest = max(latest, chance)
-        if health.in_flight.refuses(now):
-            latest = max(latest, health.in_flight.next_let())
-        return latest
-
-    @staticmethod
-    def _next_eager(health: TargetHealth, now: float) -> float | None:
-        latest: float | None = None
-        for breaker, source in ((health.breaker, None), (health.provider.breaker, health.witness)):
-            if is_held(breaker) or breaker.is_eligible(source):
-                continue
-            due = breaker.rules.next_eager(now) if breaker.rules is not None else None
-            if due is None:
-                return None  # an account, a rate limit or a person: asking earlier cannot help
-            latest = due if latest is None else max(latest, due)
-        return latest
 
     def renew_after_fork(self) -> None:
         """In a forked child: fresh locks, and none of the parent's calls in flight."""

@@ -1,0 +1,41 @@
+"""Chances: when a target may be asked again, and when an eager probe of it is due."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resilience.breaker.held import is_held
+
+if TYPE_CHECKING:
+    from resilience.breaker.circuit import CircuitBreaker
+    from resilience.health.roster import TargetHealth
+
+
+def chance_of(health: TargetHealth, now: float) -> float | None:
+    """Monotonic time at which both its breakers and the overdue rule let a call through; None: not by itself."""
+    latest = now
+    for breaker, source in _asked(health):
+        chance = breaker.next_chance(source)
+        if chance is None:
+            return None
+        latest = max(latest, chance)
+    if health.in_flight.refuses(now):
+        latest = max(latest, health.in_flight.next_let())
+    return latest
+
+
+def eager_chance_of(health: TargetHealth, now: float) -> float | None:
+    """Monotonic time at which an eager probe of it is due; None where asking earlier cannot help or need not be."""
+    latest: float | None = None
+    for breaker, source in _asked(health):
+        if is_held(breaker) or breaker.is_eligible(source):
+            continue
+        due = breaker.rules.next_eager(now) if breaker.rules is not None else None
+        if due is None:
+            return None  # an account, a rate limit or a person
+        latest = due if latest is None else max(latest, due)
+    return latest
+
+
+def _asked(health: TargetHealth) -> tuple[tuple[CircuitBreaker, str | None], ...]:
+    return (health.breaker, None), (health.provider.breaker, health.witness)
