@@ -274,6 +274,21 @@ def test_one_failure_more_than_allowed_trips_a_target(arguments: dict[str, Any],
     assert settings.breaker.consecutive_failures == 5, "a Router knows no provider: that breaker keeps its rule"
 
 
+def test_what_a_deployment_alone_has_no_counterpart_for_is_named() -> None:
+    info = {"id": "a", "allowed_fails": 2, "cooldown_time": 3, "base_model": "gpt-4o"}
+    one = {"model_name": "g", "litellm_params": {"model": "openai/m", "max_budget": 3.0}, "model_info": info}
+    settings, named = warned([one])
+    for name in ("model_info.allowed_fails", "model_info.cooldown_time", "litellm_params.max_budget"):
+        assert name in named
+    assert settings.route().targets[0].params["model_info"] == {"base_model": "gpt-4o"}
+
+
+def test_errors_that_a_policy_does_not_name_keep_their_number() -> None:
+    settings, named = warned(TWO, allowed_fails=3, allowed_fails_policy={"TimeoutErrorAllowedFails": 5})
+    assert settings.target_breaker.consecutive_failures == 4
+    assert "allowed_fails_policy for each kind of error (the smallest number holds for all)" in named
+
+
 def test_allowed_fails_that_our_table_decides_are_named() -> None:
     policy = {"AuthenticationErrorAllowedFails": 3, "TimeoutErrorAllowedFails": 1, "BadGatewayErrorAllowedFails": 4}
     settings, named = warned(TWO, allowed_fails_policy=policy)

@@ -14,7 +14,10 @@ from resilience.settings.routes import LITELLM_LIMITS, TargetSettings
 _MADE_UP_ID = re.compile(r"[0-9a-f]{32,}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _OUR_WORDS = frozenset(TargetSettings.model_fields) - {"model", "order", "weight"}
 _SHARES = ("weight", "rpm", "tpm")
-_NO_COUNTERPART = frozenset({"num_retries", "max_retries", "max_parallel_requests", "cooldown_time", "allowed_fails"})
+_COOLING = frozenset({"allowed_fails", "allowed_fails_policy", "cooldown_time"})
+_NO_COUNTERPART = _COOLING | {"budget_duration", "max_budget", "max_parallel_requests", "max_retries", "num_retries"}
+
+_NO_FACTS = _COOLING | {"id", "db_model"}
 
 Groups = dict[str, list[dict[str, Any]]]
 
@@ -66,6 +69,8 @@ def _targets(
             target.setdefault("params", {})[key] = value
         else:
             target[key] = value
+    for key in sorted(_COOLING & info.keys()):  # where a deployment's own may stand
+        reading.leave_out(f"model_info.{key}")
     target |= _facts(info)
     organizations = target.get("organization")
     if isinstance(organizations, list):
@@ -83,7 +88,7 @@ def _limit(key: str, params: Mapping[str, Any], loc: tuple[str | int, ...], read
 
 def _facts(info: Mapping[str, Any]) -> dict[str, Any]:
     """What a deployment's model_info says beyond its id: LiteLLM takes the base model and prices from there."""
-    facts = {key: value for key, value in info.items() if key not in {"id", "db_model"} and value is not None}
+    facts = {key: value for key, value in info.items() if key not in _NO_FACTS and value is not None}
     return {"model_info": facts} if facts else {}
 
 

@@ -66,19 +66,17 @@ def breakers_of(reading: Reading) -> tuple[dict[str, Any], dict[str, Any]]:
         breaker["shadow"] = True
     fails = reading.whole_or_none("allowed_fails")
     counts = [] if fails is None else [fails]
-    by_kind = []
     for key, value in reading.mapping("allowed_fails_policy").items():
         if value is None:
             continue
         if key in ALLOWED_FAILS_COUNTED:
-            by_kind.append(reading.whole("allowed_fails_policy", value, ("allowed_fails_policy", key)) or 0)
+            counts.append(reading.whole("allowed_fails_policy", value, ("allowed_fails_policy", key)) or 0)
         elif key in ALLOWED_FAILS_DECIDED:
             reading.leave_out(f"allowed_fails_policy.{key}", "such errors do not count as failures in a row")
         else:
             near = nearest(key, {*ALLOWED_FAILS_COUNTED, *ALLOWED_FAILS_DECIDED})
             reading.error(("allowed_fails_policy", key), "unknown key" + (f"; did you mean {near!r}?" if near else ""))
-    if len({*counts, *by_kind}) > 1:
+    if len(set(counts)) > 1:
         reading.leave_out("allowed_fails_policy for each kind of error", "the smallest number holds for all")
-    counts = by_kind or counts
     # One more than allowed, of any kind: a timeout counts once in a Router.
     return breaker, {"consecutive_failures": min(counts) + 1, "timeout_weight": 1} if counts else {}
