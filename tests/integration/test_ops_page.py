@@ -223,3 +223,12 @@ async def test_the_keyboard_reaches_everything_in_order() -> None:
             await asyncio.to_thread(press, "by keyboard", Keys.ENTER)
             await shown(lambda: fb.registry.targets["gpt"].current_state == "isolated")
             assert fb.snapshot().targets["gpt"].reason == "by keyboard"
+
+            def focused() -> str:
+                return driver.switch_to.active_element.get_attribute("aria-label") or ""
+
+            await shown(lambda: focused() == "Reset target gpt")  # where the button was that has gone
+            await asyncio.to_thread(press, Keys.ENTER)
+            await asyncio.to_thread(press, Keys.TAB, Keys.ENTER)  # past Cancel, which comes first
+            await shown(lambda: focused() == "Isolate target gpt")
+            assert fb.registry.targets["gpt"].current_state == "closed"

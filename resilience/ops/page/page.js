@@ -41,7 +41,10 @@ function keep(parent, items, keyOf, create, update) {
     update(element, item);
     before = element;
   }
-  for (const gone of known.values()) gone.remove();
+  for (const gone of known.values()) {
+    if (gone.contains(document.activeElement)) byId("main").focus({ preventScroll: true });
+    gone.remove();
+  }
 }
 
 const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
@@ -254,8 +257,12 @@ function actions(one) {
 }
 
 function updateActions(element, one) {
-  part(element, "isolate").hidden = role !== "admin" || one.standing === "isolated";
-  part(element, "reset").hidden = role !== "admin" || one.state === "closed";
+  const [isolate, reset] = [part(element, "isolate"), part(element, "reset")];
+  const focused = document.activeElement;
+  isolate.hidden = role !== "admin" || one.standing === "isolated";
+  reset.hidden = role !== "admin" || one.state === "closed";
+  if (focused === isolate && isolate.hidden) reset.focus(); // the keyboard stays where it was
+  if (focused === reset && reset.hidden) isolate.focus();
 }
 
 // What isolating does to users: the routes that nobody else can serve go down.
