@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
@@ -152,10 +153,8 @@ class RedisStore:
             if connection is None:
                 continue
             end = getattr(connection, "aclose", None) or connection.disconnect
-            try:
+            with contextlib.suppress(Exception):  # nobody is left to tell, and the others are to be closed as well
                 await end()
-            except (OSError, _redis().exceptions.RedisError):
-                continue
 
     # -- reading --------------------------------------------------------------------------------------------
 
