@@ -53,7 +53,7 @@ async def test_a_broken_provider_is_seen_ejected_without_a_reload_and_steered_by
             fb._upstream.tell("gpt", Fail(Kind.SERVER_ERROR, status=503))  # type: ignore[attr-defined]
             for _ in range(6):
                 await fb.acompletion("chat", [{"role": "user", "content": "hi"}])
-            await shown(lambda: "openai is out" in text_of(driver, "#headline"), 2.0)
+            await shown(lambda: "openai is out" in text_of(driver, "#headline"))
             trouble = await asyncio.to_thread(text_of, driver, "#trouble")
             for part in ("Provider openai", "server errors", "since", "then a probe", "claude (route chat)"):
                 assert part in trouble, part
@@ -65,13 +65,14 @@ async def test_a_broken_provider_is_seen_ejected_without_a_reload_and_steered_by
             await asyncio.to_thread(click, "Reset provider openai")
             await asyncio.to_thread(lambda: driver.find_element("id", "ask-yes").click())
             await shown(lambda: fb.registry.providers["openai"].current_state == "closed")
+            await shown(lambda: "Everything works" in text_of(driver, "#headline"))  # and the page knows it
 
             await asyncio.to_thread(click, "Isolate provider anthropic")
             await shown(lambda: "go on with their other targets" in text_of(driver, "#ask-text"))
             await asyncio.to_thread(lambda: driver.find_element("id", "reason").send_keys("bad deploy, ask Ana"))
             assert fb.registry.providers["anthropic"].current_state == "closed"  # not before it is confirmed
             await asyncio.to_thread(lambda: driver.find_element("id", "ask-yes").click())
-            await shown(lambda: "A person took it out: bad deploy, ask Ana" in text_of(driver, "#trouble"), 2.0)
+            await shown(lambda: "A person took it out: bad deploy, ask Ana" in text_of(driver, "#trouble"))
             assert fb.snapshot().providers["anthropic"].reason == "bad deploy, ask Ana"
 
             await asyncio.to_thread(click, "Isolate provider openai")  # the last one
