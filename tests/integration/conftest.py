@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from resilience.upstream import Target
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Asked again once, and reported as such: here are browsers, processes, sockets and two busy cores.
+
+    What has a law stands in unit, property, behaviour and issues, and is asked once only.
+    """
+    for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(autouse=True)
 def litellms_own() -> Iterator[None]:
     """LiteLLM's module state as it was: what a test, or a Router of its, writes there is not the next one's."""
