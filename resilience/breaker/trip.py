@@ -107,5 +107,15 @@ def slow_probe_seconds(policy: BreakerSettings, timeout_seconds: float | None) -
 
 
 def ramp(policy: BreakerSettings, earned: int) -> int:
-    """How many probes may be in flight: doubled with every successful one, so that recovery does not stampede."""
-    return int(policy.probe_permits * 2 ** min(earned, _MAX_ROUNDS))
+    """How many probes may be in flight: doubled with every successful one, so that recovery does not stampede.
+
+    It ends where ``probe_successes`` successes would have closed the circuit. Only streams come that far: their
+    first contents earn places although nobody knows yet how they end, and a provider that begins every answer and
+    finishes none must not be met by a herd.
+    """
+    return int(policy.probe_permits * 2 ** min(earned, most_doublings(policy)))
+
+
+def most_doublings(policy: BreakerSettings) -> int:
+    """How often the ramp doubles at most."""
+    return min(policy.probe_successes, _MAX_ROUNDS)

@@ -184,10 +184,11 @@ class StoreLine:
         return await self._asked("move", identity, mode, generation, state, payload)
 
     async def lease(
-        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, doublings: int, seconds: float
     ) -> Reply:
         """Ask for the right to one probe."""
-        return await self._asked("lease", identity, kind, generation, ticket, permits, round(seconds * 1000))
+        lease_ms = round(seconds * 1000)
+        return await self._asked("lease", identity, kind, generation, ticket, permits, lease_ms, doublings)
 
     async def settle(self, identity: str, generation: int, seconds: float, entries: str) -> Reply:
         """Tell what became of leases."""

@@ -81,7 +81,9 @@ class StoreServer:
 
     # ---- lease.lua
 
-    def lease(self, identity: str, kind: str, generation: int, ticket: str, permits: int, lease_ms: int) -> Told:
+    def lease(
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, lease_ms: int, doublings: int
+    ) -> Told:
         """The right to one probe."""
         now = self.now_ms()
         row = self._rows.get(identity)
@@ -101,7 +103,7 @@ class StoreServer:
         if row["state"] != "half-open":
             return "lost", row, 0
         alive = _living(row, now)
-        if len(alive) >= permits * 2 ** min(row.get("earned", 0), 30):
+        if len(alive) >= permits * 2 ** min(row.get("earned", 0), doublings):
             return "wait", row, min(alive.values(), default=inf)
         row["leases"] = {**alive, ticket: now + lease_ms}
         return "granted", row, now + lease_ms

@@ -1,6 +1,7 @@
--- The right to probe. ARGV: channel, kind (probe or eager), generation, ticket, permits, lease ms, eager pause ms.
+-- The right to probe. ARGV: channel, kind (probe or eager), generation, ticket, permits, lease ms, eager pause ms,
+-- how often the ramp may double.
 local channel, kind, generation, ticket = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local permits, lease, pause = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local permits, lease, pause, doublings = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local now = now_ms()
 local row, newer = read(KEYS[1])
 if newer then return {'newer', now, '', 0} end
@@ -27,7 +28,7 @@ if row.state == 'open' then
 end
 if row.state ~= 'half-open' then return {'lost', now, cjson.encode(row), 0} end
 local alive, count = living(row.leases, now)
-local most = permits * 2 ^ math.min(row.earned or 0, 30)
+local most = permits * 2 ^ math.min(row.earned or 0, doublings)
 if count >= most then
   local first = math.huge
   for _, ends in pairs(alive) do first = math.min(first, ends) end

@@ -71,9 +71,9 @@ class Store(Protocol):
         """Compare and set one transition."""
 
     async def lease(
-        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, doublings: int, seconds: float
     ) -> Reply:
-        """Ask for the right to one probe."""
+        """Ask for the right to one probe. At most ``permits`` live at once, doubled as often as places are earned."""
 
     async def settle(self, identity: str, generation: int, seconds: float, entries: str) -> Reply:
         """Tell what became of leases."""
@@ -213,11 +213,11 @@ class RedisStore:
         return await self._reply("move", identity, mode, generation, state, payload)
 
     async def lease(
-        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, doublings: int, seconds: float
     ) -> Reply:
         """Ask for the right to one probe. ``kind``: probe or eager."""
         ends, pause = round(seconds * 1000), round(EAGER_PAUSE_SECONDS * 1000)
-        return await self._reply("lease", identity, kind, generation, ticket, permits, ends, pause)
+        return await self._reply("lease", identity, kind, generation, ticket, permits, ends, pause, doublings)
 
     async def settle(self, identity: str, generation: int, seconds: float, entries: str) -> Reply:
         """Tell what became of leases: a JSON list of [ticket, what, source, milliseconds]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,11 +13,14 @@ from fleet_members import eventually
 
 import resilience
 from resilience import MultiProviderFallback
+from resilience.errors import CircuitOpenError
 from resilience.storage.share import _JOINTS
 from resilience.testing.store import LoopbackStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from resilience.breaker.permit import Permit
 
 ROW = "{resilience}:row:provider:openai"
 
@@ -113,6 +117,27 @@ def test_a_lease_that_a_leaving_runtime_held_is_free_at_once(
     assert eventually(breaker.is_eligible), "it has the only lease"
     one.close()
     assert eventually(other.registry.providers["openai"].is_eligible)
+
+
+def test_streams_that_only_began_let_in_no_more_than_the_successes_that_close(
+    make: Callable[..., MultiProviderFallback],
+) -> None:
+    breakers = [make(open_seconds=0.5, probe_successes=2).registry.providers["openai"] for _ in range(2)]
+    breakers[0].open()
+    assert eventually(lambda: breakers[1].current_state != "closed")
+    begun: list[Permit] = []
+
+    def ask_both() -> int:
+        for breaker in breakers:
+            with suppress(CircuitOpenError):
+                begun.append(breaker.acquire(timeout_seconds=60))
+                begun[-1].first_content(0.1)
+        return len(begun)
+
+    assert eventually(lambda: ask_both() >= 4)
+    assert not eventually(lambda: ask_both() > 4, seconds=1.5), "one permit, doubled twice"
+    for permit in begun:
+        permit.ignore()
 
 
 def test_a_dropped_runtime_leaves_the_others_their_agent_and_the_last_one_no_thread(

@@ -88,8 +88,8 @@ def test_the_simulated_store_says_what_the_scripts_say(seed: int) -> None:
                 words.add(both.ask("move", identity, (mode, generation, state, new), (mode, generation, state, new)))
             elif what == "lease":
                 kind = rng.choice(["probe", "probe", "eager"])
-                told = (kind, generation, ticket, 1, rng.choice([5, 10_000]))
-                words.add(both.ask("lease", identity, (*told, 1000), told))
+                told, doublings = (kind, generation, ticket, 1, rng.choice([5, 10_000])), rng.choice([0, 1, 3])
+                words.add(both.ask("lease", identity, (*told, 1000, doublings), (*told, doublings)))
                 tickets.append(ticket)
             elif what == "settle":
                 told_of = rng.sample(tickets[-6:], min(2, len(tickets)))

@@ -113,7 +113,8 @@ def test_a_probe_is_slow_from_the_limit_or_half_its_timeout() -> None:
     assert trip.slow_probe_seconds(DEFAULT, None) is None
 
 
-def test_the_ramp_doubles_and_never_overflows() -> None:
+def test_the_ramp_doubles_until_enough_successes_would_have_closed_and_never_overflows() -> None:
     assert [trip.ramp(DEFAULT, earned) for earned in range(4)] == [1, 2, 4, 8]
     assert trip.ramp(BreakerSettings(probe_permits=3), 2) == 12
-    assert trip.ramp(DEFAULT, 10_000) > 10**9
+    assert trip.ramp(DEFAULT, 10_000) == 8
+    assert trip.ramp(BreakerSettings(probe_successes=10_000), 10_000) == 2**64
