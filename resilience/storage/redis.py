@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
 from resilience.settings.storage import split_address
+from resilience.storage.cluster import moved_to, nodes
 from resilience.storage.row import Row, read_row
 from resilience.storage.server_clock import ServerClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from resilience.storage.cluster import Place
 
 CONNECT_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 1.0
@@ -102,35 +106,53 @@ class RedisStore:
         self._monotonic = SYSTEM_CLOCK.monotonic
         self._client: Any = None
         self._news: Any = None
+        # Where to try, in this order: the address itself, then a cluster's other nodes.
+        self._places: deque[Place] = deque([{}])
 
     # -- life -----------------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Connect, follow a cluster's redirection to the node that has our keys, and read the server's clock."""
+        """Connect, follow a cluster's redirection to the node that has our keys, and read the server's clock.
+
+        In a cluster each failed try is followed by one at the next node that is known: the one in the address may be
+        the one that died.
+        """
         await self.close()
-        # As a whole: whoever waits for news has no limit of its own, not while it connects either.
-        async with asyncio.timeout(CONNECT_SECONDS + 3 * ANSWER_SECONDS):
-            await self._connect()
+        try:
+            # As a whole: whoever waits for news has no limit of its own, not while it connects either.
+            async with asyncio.timeout(CONNECT_SECONDS + 4 * ANSWER_SECONDS):
+                await self._connect()
+        except Exception:
+            self._places.rotate(-1)
+            raise
 
     async def _connect(self) -> None:
-        self._client = self._connected({})
+        place = self._places[0]
+        self._client = self._connected(place)
         try:
             await self._client.get(self._revision)
         except _redis().exceptions.ResponseError as error:
-            place = _moved_to(error)
-            if not place:
+            moved = moved_to(error)
+            if moved is None:
                 raise
             await self._client.aclose()
+            place = moved
             self._client = self._connected(place)
             await self._client.get(self._revision)
-        else:
-            place = {}
         await self.time()
         listening = self._connected(place, patient=True)
         self._news = listening.pubsub(ignore_subscribe_messages=True)
         await self._news.subscribe(self.channel)
+        await self._learn_nodes()
 
-    def _connected(self, place: dict[str, Any], *, patient: bool = False) -> Any:
+    async def _learn_nodes(self) -> None:
+        try:
+            known = nodes(await self._client.execute_command("CLUSTER", "SLOTS"))
+        except _redis().exceptions.ResponseError:
+            return  # no cluster, or this user may not ask: then there is the address
+        self._places = deque([{}, *known])
+
+    def _connected(self, place: Place, *, patient: bool = False) -> Any:
         redis = _redis()
         client = redis.asyncio.Redis.from_url(
             self._url,
@@ -253,18 +275,6 @@ class RedisStore:
             return await self._client.evalsha(digest, len(keys), *keys, *arguments)
         except _redis().exceptions.NoScriptError:
             return await self._client.eval(source, len(keys), *keys, *arguments)
-
-
-def _moved_to(error: Exception) -> dict[str, Any]:
-    """Where a cluster keeps our keys, as arguments of a connection; nothing where the error is another."""
-    if isinstance(error, _redis().exceptions.MovedError):
-        return {"host": error.host, "port": error.port}
-    # redis-py 5 tells a client that knows of no cluster in the server's own words: MOVED 3217 10.0.0.7:6379
-    words = str(error).split()
-    if len(words) != 3 or words[0] != "MOVED":
-        return {}
-    host, _, port = words[2].rpartition(":")
-    return {"host": host, "port": int(port)}
 
 
 def load_client() -> None:

@@ -283,23 +283,6 @@ def test_a_unix_socket_and_an_acl_user_will_do(store: LoopbackStore) -> None:
             peer.close()
 
 
-def test_a_cluster_of_two_is_followed_to_the_node_that_has_the_keys() -> None:
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port")
-    buses = [str(free_port()) for _ in range(2)]
-    with LoopbackStore(*options, buses[0]) as first, LoopbackStore(*options, buses[1]) as second:
-        second.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        first.command("CLUSTER", "MEET", "127.0.0.1", str(second.port), buses[1])
-        assert eventually(lambda: b"cluster_state:ok" in first.command("CLUSTER", "INFO"), 30)
-        one, other = Peer(first.url), Peer(second.url)
-        try:
-            assert eventually(lambda: one.agent.online and other.agent.online)
-            one.fail(5)
-            assert eventually(lambda: other.state == "open")
-        finally:
-            one.close()
-            other.close()
-
-
 def test_real_processes_share_and_a_killed_one_loses_its_lease(store: LoopbackStore) -> None:
     rules = {"open_seconds": 0.3, "probe_lease_seconds": 1.5}
     one, other = Member(store.url, **rules), Member(store.url, **rules)
