@@ -184,7 +184,7 @@ class StoreLine:
         return await self._asked("move", identity, mode, generation, state, payload)
 
     async def lease(
-        self, identity: str, kind: str, generation: int, ticket: str, permits: int, doublings: int, seconds: float
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float, doublings: int
     ) -> Reply:
         """Ask for the right to one probe."""
         lease_ms = round(seconds * 1000)

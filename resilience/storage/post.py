@@ -94,8 +94,8 @@ class Post:
                         seat.refused(kind, self._monotonic(), 0.0)
                         continue
                 ticket, policy = self._ticket(), seat.rules.policy
-                ramp, seconds = (policy.probe_permits, trip.most_doublings(policy)), policy.probe_lease_seconds
-                reply = await self._store.lease(seat.identity, kind, generation, ticket, *ramp, seconds)
+                terms = policy.probe_permits, policy.probe_lease_seconds, trip.most_doublings(policy)
+                reply = await self._store.lease(seat.identity, kind, generation, ticket, *terms)
                 now = self._monotonic()
                 if reply.word == "granted" and reply.row is not None:
                     with seat.breaker.lock:

@@ -75,7 +75,7 @@ class Store(Protocol):
         """Compare and set one transition."""
 
     async def lease(
-        self, identity: str, kind: str, generation: int, ticket: str, permits: int, doublings: int, seconds: float
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float, doublings: int
     ) -> Reply:
         """Ask for the right to one probe. At most ``permits`` live at once, doubled as often as places are earned."""
 
@@ -235,7 +235,7 @@ class RedisStore:
         return await self._reply("move", identity, mode, generation, state, payload)
 
     async def lease(
-        self, identity: str, kind: str, generation: int, ticket: str, permits: int, doublings: int, seconds: float
+        self, identity: str, kind: str, generation: int, ticket: str, permits: int, seconds: float, doublings: int
     ) -> Reply:
         """Ask for the right to one probe. ``kind``: probe or eager."""
         ends, pause = round(seconds * 1000), round(EAGER_PAUSE_SECONDS * 1000)

@@ -500,6 +500,10 @@ def test_the_routers_inner_seam_is_where_it_was():
 
     names = list(inspect.signature(CooldownCache.get_active_cooldowns).parameters)
     assert names == ["self", "model_ids", "parent_otel_span"]
+    if LITELLM >= (1, 110):
+        from litellm.redis.stores.router_cooldowns import RouterCooldownStore
+
+        assert list(inspect.signature(RouterCooldownStore.active_sync).parameters) == ["self", "model_ids"]
 
 
 def test_each_function_has_two_places():

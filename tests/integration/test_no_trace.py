@@ -12,7 +12,7 @@ from asks import MESSAGES, becomes_true
 from door2 import EMBEDDING, MODES, Ear, ask, retire, settings, target
 
 import resilience
-from resilience.settings.adoption.router import member
+from resilience.middleware import rotation
 from resilience.testing import Fault
 
 
@@ -101,18 +101,11 @@ async def test_a_routers_seam_and_methods_are_its_own_again(provider):
     params = target(provider)
     router = litellm.Router(model_list=[{"model_name": "g", "litellm_params": params}])
     try:
-        before = (
-            dict(vars(member(router, "cooldown_cache"))),
-            router.completion,
-            member(router, "cooldown_cache").get_active_cooldowns,
-        )
+        place, name, _ = rotation._places(router)[0]
+        before = dict(vars(place)), router.completion, getattr(place, name)
         resilience.install(settings(provider), routers=[router])
-        assert vars(member(router, "cooldown_cache")) != before[0]
+        assert vars(place) != before[0]
         resilience.uninstall()
-        assert (
-            vars(member(router, "cooldown_cache")),
-            router.completion,
-            member(router, "cooldown_cache").get_active_cooldowns,
-        ) == before
+        assert (vars(place), router.completion, getattr(place, name)) == before
     finally:
         retire(router)

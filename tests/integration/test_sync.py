@@ -8,6 +8,7 @@ from asks import MESSAGES, becomes_true
 from door2 import GPT, is_idle, retire, target
 
 import resilience
+from resilience.middleware import rotation
 from resilience.settings.adoption.router import member
 from resilience.testing import Fault
 from resilience.testing.clock import ManualClock
@@ -155,13 +156,17 @@ def test_the_lesser_mode_sends_nothing_to_an_open_deployment_either(runtime, rou
 
 
 def test_another_litellm_inside_means_the_lesser_mode_and_a_warning(runtime, router, monkeypatch):
-    monkeypatch.setattr(type(member(router, "cooldown_cache")), "get_active_cooldowns", lambda self, ids: [])
+    place, name, _ = rotation._places(router)[0]
+    monkeypatch.setattr(type(place), name, lambda self, ids: [])
+    cache = type(member(router, "cooldown_cache"))
+    monkeypatch.setattr(cache, "get_active_cooldowns", lambda self, ids: [])
     with pytest.warns(UserWarning, match="no place for a sync rotation"):
         resilience.install(runtime, routers=[router])
 
 
 def test_uninstall_gives_the_router_back(runtime, router):
     resilience.install(runtime, routers=[router])
-    assert "get_active_cooldowns" in vars(member(router, "cooldown_cache"))
+    place, name, _ = rotation._places(router)[0]
+    assert name in vars(place)
     resilience.uninstall()
-    assert "get_active_cooldowns" not in vars(member(router, "cooldown_cache"))
+    assert name not in vars(place)

@@ -30,10 +30,11 @@ class Model:
     def __init__(self, now: float) -> None:
         self.state, self.era, self.streak, self.until, self.length = "closed", 0, 0.0, 0.0, 0.0
         self.reason, self.rounds, self.account_rounds, self.holds, self.trips = "", 0, 0, 0, 0
-        self.held_in_row, self.forget_at, self.successes, self.earned, self.leases = 0, now, 0, 0, dict[int, float]()
+        self.held_in_row, self.forget_at, self.successes, self.leases = 0, now, 0, dict[int, float]()
+        self.earned = set[int]()
 
     def enter(self, state: str) -> None:
-        self.state, self.streak, self.successes, self.earned, self.leases = state, 0.0, 0, 0, {}
+        self.state, self.streak, self.successes, self.earned, self.leases = state, 0.0, 0, set(), {}
         self.era += 1
 
     def look(self, now: float) -> str:
@@ -41,7 +42,7 @@ class Model:
 
     def allows(self, now: float) -> bool:
         if self.state == "half-open":
-            return sum(end > now for end in self.leases.values()) < 2**self.earned
+            return sum(end > now for end in self.leases.values()) < 2 ** min(len(self.earned), 3)
         return self.look(now) in {"closed", "half-open"}
 
     def open(self, reason: str, now: float, outcome: Outcome) -> None:
@@ -73,6 +74,7 @@ class Model:
     def settle(self, era: int, number: int, effect: Effect, outcome: Outcome, slow: bool, now: float) -> None:
         if era != self.era or (self.state == "half-open" and self.leases.pop(number, None) is None):
             return
+        slow = slow and number not in self.earned
         if effect in {Effect.HOLD, Effect.ACCOUNT}:
             self.open("hold" if effect is Effect.HOLD else "account", now, outcome)
         elif self.state == "closed" and effect is Effect.FAILURE:
@@ -84,9 +86,19 @@ class Model:
         elif self.state == "half-open" and (effect is Effect.FAILURE or (slow and effect is not Effect.IGNORED)):
             self.open("outage", now, Outcome(Kind.TIMEOUT) if effect is not Effect.FAILURE else outcome)
         elif self.state == "half-open" and effect is not Effect.IGNORED:
-            self.successes, self.earned, self.held_in_row = self.successes + 1, self.earned + 1, 0
+            self.successes, self.held_in_row = self.successes + 1, 0
+            self.earned.add(number)
             if self.successes == 3:
                 self.close(now)
+
+    def content(self, era: int, number: int, slow: bool, now: float) -> None:
+        if era != self.era or self.state != "half-open" or number not in self.leases or number in self.earned:
+            return
+        if slow:
+            self.settle(era, number, Effect.FAILURE, Outcome(Kind.TIMEOUT), slow, now)
+        else:
+            self.earned.add(number)
+            self.leases[number] = now + 7
 
 
 class BreakerAgainstModel(RuleBasedStateMachine):
@@ -168,6 +180,21 @@ class BreakerAgainstModel(RuleBasedStateMachine):
         permit.settle(outcome, effect)
         self.model.settle(era, number, effect, outcome, slow, self.now)
         permit.failure(kind=Kind.TIMEOUT)  # said twice, counted once
+
+    @precondition(lambda self: self.taken)
+    @rule(which=st.sampled_from([-1, -2, 0]), slow=st.sampled_from([False, False, False, True]))
+    def begin_to_answer(self, which: int, slow: bool) -> None:
+        permit, era, number = self.taken[which if -len(self.taken) <= which else 0]
+        permit.first_content(4.5 if slow else 1.0)
+        self.model.content(era, number, slow, self.now)
+
+    @precondition(lambda self: self.model.look(self.now) == "half-open")
+    @rule()
+    def every_stream_begins_and_none_goes_on(self) -> None:
+        for _ in range(12):
+            self.ask_once()
+            self.begin_to_answer(-1, slow=False)
+            self.both_agree()
 
     @rule(kind=st.sampled_from([Kind.SERVER_ERROR, Kind.RATE_LIMITED, Kind.AUTH, Kind.SUCCESS]))
     def the_same_happens_round_after_round(self, kind: Kind) -> None:

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 NAME = "provider:openai"
 LEASE_SECONDS = 10.0
+SUCCESSES = 3
 POLICY = {
     "consecutive_failures": 3, "failure_rate": None, "open_seconds": 2, "open_max_seconds": 8, "jitter": 0.0,
-    "probe_permits": 1, "probe_successes": 3, "probe_lease_seconds": LEASE_SECONDS,
+    "probe_permits": 1, "probe_successes": SUCCESSES, "probe_lease_seconds": LEASE_SECONDS,
 }  # fmt: skip
 MEMBERS = st.integers(0, 2)
 
@@ -127,8 +128,8 @@ class Line:
         return await self.script("move", *arguments)
 
     async def lease(self, *arguments: Any) -> Reply:
-        *most, seconds = arguments
-        return await self.script("lease", *most, round(seconds * 1000))
+        *who, seconds, doublings = arguments
+        return await self.script("lease", *who, round(seconds * 1000), doublings)
 
     async def settle(self, identity: str, generation: int, seconds: float, entries: str) -> Reply:
         return await self.script("settle", identity, generation, round(seconds * 1000), entries)
@@ -216,6 +217,23 @@ class Fleet(RuleBasedStateMachine):
             self.wait(0.05)
 
     @precondition(lambda self: self.probes)
+    @rule(which=st.integers(0, 5))
+    def begin_to_answer(self, which: int) -> None:
+        """A stream's first content: it earns the place in the ramp, once."""
+        self.probes[which % len(self.probes)][3].first_content(0.01)
+
+    @rule(number=MEMBERS)
+    def begin_all(self, number: int) -> None:
+        """Everybody asks, and every stream begins, and none goes on."""
+        for _ in range(6):
+            for one in range(len(self.members)):
+                self.probe(number + one)
+            for *_, permit in self.probes:
+                permit.first_content(0.01)
+            self.no_more_probes_are_leased_than_allowed()
+            self.wait(0.05)
+
+    @precondition(lambda self: self.probes)
     @rule(which=st.integers(0, 5), how=st.sampled_from(["worked", "worked", "failed", "ignored"]))
     def end_probe(self, which: int, how: str) -> None:
         _, _, _, permit = self.probes.pop(which % len(self.probes))
@@ -287,7 +305,7 @@ class Fleet(RuleBasedStateMachine):
         if not self.members:
             return
         now, row = self.loop.time(), self.network.row()
-        allowed = 2 ** row.get("earned", 0)
+        allowed = 2 ** min(row.get("earned", 0), SUCCESSES)
         living = sum(ends > now * 1000 for ends in (row.get("leases") or {}).values())
         assert living <= allowed
         sent = [
