@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import litellm
-from asks import MESSAGES, becomes_true
+from asks import LITELLM, MESSAGES, becomes_true
 from litellm.integrations.custom_logger import CustomLogger
 
 if TYPE_CHECKING:
+    import pytest
+
     import resilience
     from resilience.testing import LoopbackProvider
 
@@ -24,6 +26,28 @@ def target(provider: LoopbackProvider, model: str = GPT, key: str = "sk-planted-
     """A model on the loopback provider, as settings and as LiteLLM's own parameters."""
     base = provider.url if model.startswith("anthropic/") else provider.openai_base
     return {"model": model, "api_base": base, "api_key": key}
+
+
+def note_sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let Routers not sleep before they ask again, and note how long they would have."""
+    noted: list[float] = []
+    if LITELLM >= (1, 110):
+        from litellm.router_python_host import PythonHost
+
+        async def sleep(_: PythonHost, seconds: float) -> None:
+            noted.append(seconds)
+
+        monkeypatch.setattr(PythonHost, "sleep", sleep)
+        monkeypatch.setattr(PythonHost, "sleep_sync", lambda _, seconds: noted.append(seconds))
+        return noted
+    before = litellm.Router._time_to_sleep_before_retry
+
+    def instead(*args: Any, **named: Any) -> float:
+        noted.append(before(*args, **named))
+        return 0.0
+
+    monkeypatch.setattr(litellm.Router, "_time_to_sleep_before_retry", instead)
+    return noted
 
 
 def settings(provider: LoopbackProvider, **route: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from datetime import datetime
 import litellm
 import pytest
 from asks import LITELLM, MESSAGES, becomes_true, needs_mcp
-from door2 import background, retire, target
+from door2 import background, note_sleeps, retire, target
 from litellm.exceptions import MidStreamFallbackError
 from litellm.integrations.custom_logger import CustomLogger
 
@@ -481,7 +481,7 @@ async def test_what_a_filter_raises_decides_whether_the_router_asks_again(
 ):
     gate = Filter(raised)
     monkeypatch.setattr(litellm, "callbacks", [gate])
-    monkeypatch.setattr(litellm.Router, "_time_to_sleep_before_retry", lambda *_, **__: 0)
+    note_sleeps(monkeypatch)
     params = {key: value for key, value in ask.items() if key != "messages"}
     spare = {"model_name": "spare", "litellm_params": params}
     router = litellm.Router(

@@ -7,7 +7,7 @@ import asyncio
 import litellm
 import pytest
 from asks import MESSAGES
-from door2 import GPT, background, retire, settings, target
+from door2 import GPT, background, note_sleeps, retire, settings, target
 
 import resilience
 from resilience.testing import Fault
@@ -31,15 +31,7 @@ def runtime(provider, upstream, clock):
 @pytest.fixture
 def slept(monkeypatch):
     """How long the Router slept before its retries."""
-    found = []
-    before = litellm.Router._time_to_sleep_before_retry
-
-    def noted(*args, **kwargs):
-        found.append(before(*args, **kwargs))
-        return 0
-
-    monkeypatch.setattr(litellm.Router, "_time_to_sleep_before_retry", noted)
-    return found
+    return note_sleeps(monkeypatch)
 
 
 @pytest.fixture
