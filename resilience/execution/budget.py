@@ -20,7 +20,18 @@ class Budget:
     done by those who draw.
     """
 
-    __slots__ = ("_floor", "_lock", "_mark", "_mark_time", "_previous", "_seen", "_share", "_updated", "requests")
+    __slots__ = (
+        "__weakref__",
+        "_floor",
+        "_lock",
+        "_mark",
+        "_mark_time",
+        "_previous",
+        "_seen",
+        "_share",
+        "_updated",
+        "requests",
+    )
 
     def __init__(self, now: float) -> None:
         self.requests = 0

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
     from resilience.clock import Clock
+    from resilience.execution.budget import Budget
     from resilience.execution.steps import CallOptions, Health, Reply, Step
     from resilience.routing.route import Route
     from resilience.upstream import Operation, Upstream
@@ -44,6 +45,8 @@ class Engine:
         self._world = (upstream, health, clock, rng or random.Random())
         # By the route's id, and forgotten with it: a route that was made for one call goes with the call.
         self._lanes: dict[int, Lane] = {}
+        # By the route's name: what is made of a route for a caller's own key, or for one call, draws from its budget.
+        self._budgets: weakref.WeakValueDictionary[str, Budget] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
         renew_in_children(self)
 
@@ -108,7 +111,9 @@ class Engine:
             key, lanes = id(route), self._lanes
             lane = lanes.get(key)
             if lane is None:
-                lane = Lane(route, *self._world)
+                lane = Lane(route, *self._world, self._budgets.get(route.name or ""))
+                if route.name is not None:
+                    self._budgets[route.name] = lane.budget
                 lane.until = weakref.ref(route, lambda _: lanes.pop(key, None))
                 lanes[key] = lane
             return lane

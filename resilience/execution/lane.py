@@ -43,7 +43,9 @@ class Lane:
         "upstream",
     )
 
-    def __init__(self, route: Route, upstream: Upstream, health: Health, clock: Clock, rng: Random) -> None:
+    def __init__(
+        self, route: Route, upstream: Upstream, health: Health, clock: Clock, rng: Random, budget: Budget | None = None
+    ) -> None:
         self.upstream = upstream
         self.health = health
         self.hub = health.hub
@@ -53,7 +55,7 @@ class Lane:
         self.rng = rng
         # A clock that is not the machine's moves only when somebody sleeps on it: waiters then poll.
         self.is_virtual = not isinstance(clock, SystemClock)
-        self.budget = Budget(clock.monotonic())
+        self.budget = budget or Budget(clock.monotonic())
         settings = route.settings
         self.queue = WaitQueue(settings.max_waiters)
         # What each request reads. A pydantic model is ten times as slow to read as this.

@@ -193,8 +193,8 @@ class Walk:
     def _decide(self, outcome: Outcome, *, eager: bool) -> Next:
         place, settings = self._place, self.route.settings
         seconds_left = self.ends_at - SLACK_SECONDS - self.now
-        if outcome.kind is Kind.TIMEOUT and seconds_left <= 0 and self._is_shortened(outcome):
-            self._cut = True
+        if outcome.kind is Kind.TIMEOUT and seconds_left <= 0:
+            self._cut = True  # also where the attempt's own limit ended at the same moment
         self.candidates = still_able(self.candidates, place, outcome, self.lane.upstream.context_window)
         pause = holds_back(outcome, settings, seconds_left)
         if pause:

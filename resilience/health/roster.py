@@ -53,7 +53,8 @@ class ProviderHealth:
 
     def leave(self) -> None:
         """Count one less. Without the lock: the garbage collector calls it, anywhere."""
-        if self.max_concurrency is not None:
+        # More than none: a forked child may end a call that its parent began and that nobody counted here.
+        if self.max_concurrency is not None and self.in_flight > 0:
             self.in_flight -= 1
 
     def renew_after_fork(self) -> None:

@@ -20,7 +20,8 @@ _BASES = ("api_base", "base_url")
 _PORTS = {"http": 80, "https": 443}
 _AWS = frozenset({"bedrock", "bedrock_converse", "sagemaker", "sagemaker_chat"})
 _VERTEX = frozenset({"vertex_ai", "vertex_ai_beta"})
-_AWS_REGION = re.compile(r"(?:^|/)([a-z]{2}(?:-[a-z]+)+-\d)(?:/|$)")
+# In a path, bedrock/us-west-2/model, or in an ARN, arn:aws:bedrock:us-west-2:123456789012:...
+_AWS_REGION = re.compile(r"(?:(?:^|/)|\barn:[a-z-]+:[a-z-]+:)([a-z]{2}(?:-[a-z]+)+-\d)(?:[/:]|$)")
 
 
 def resolve(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _address(base: object) -> str:
 
 def _place(family: str, model: str, params: Mapping[str, Any]) -> str | None:
     if family in _AWS:
-        found = _AWS_REGION.search(model)
+        found = _AWS_REGION.search(str(params.get("model_id") or "")) or _AWS_REGION.search(model)
         return _first(params, "aws_region_name", "aws_region") or (found[1] if found else None)
     if family in _VERTEX:
         return _first(params, "vertex_location", "vertex_ai_location")
@@ -108,10 +109,12 @@ def identity(model: str, provider: str, params: Mapping[str, Any]) -> str:
     """Equal for equal targets; nothing can be read back from it.
 
     The digest of the canonical JSON of everything. Values that are no JSON (a client object, a function) count as
-    the object that they are.
+    the object that they are; a parameter that is None was not given; an address is the same by either name.
     """
+    base, other = _BASES
+    given = {base if name == other else name: value for name, value in params.items() if value is not None}
     canonical = json.dumps(
-        [model, provider, dict(params)], sort_keys=True, default=lambda value: f"{type(value).__name__}@{id(value)}"
+        [model, provider, given], sort_keys=True, default=lambda value: f"{type(value).__name__}@{id(value)}"
     )
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

@@ -11,6 +11,8 @@ from resilience.errors import ConfigurationError
 from resilience.middleware.targets import build_target, derive_provider, identity
 from resilience.middleware.warm import warm
 
+ACCOUNT = "123456789012"
+
 
 @pytest.mark.parametrize(
     ("model", "params", "provider"),
@@ -28,6 +30,9 @@ from resilience.middleware.warm import warm
         ("bedrock/anthropic.claude-v2", {"aws_region_name": "us-east-1"}, "bedrock/us-east-1"),
         ("bedrock/us-west-2/anthropic.claude-v2", {}, "bedrock/us-west-2"),
         ("bedrock/anthropic.claude-v2", {}, "bedrock"),
+        (f"bedrock/arn:aws:bedrock:us-west-2:{ACCOUNT}:inference-profile/us.anthropic.claude", {}, "bedrock/us-west-2"),
+        (f"bedrock/converse/arn:aws-us-gov:bedrock:us-gov-west-1:{ACCOUNT}:x/y", {}, "bedrock/us-gov-west-1"),
+        ("bedrock/anthropic.claude-v2", {"model_id": f"arn:aws:bedrock:eu-west-1:{ACCOUNT}:x/y"}, "bedrock/eu-west-1"),
         ("vertex_ai/gemini-2.0-flash", {"vertex_location": "europe-west4"}, "vertex_ai/europe-west4"),
         ("gemini/gemini-2.0-flash", {}, "gemini"),
         ("anything", {"custom_llm_provider": "openai"}, "openai"),
@@ -56,6 +61,17 @@ def test_equal_targets_have_one_identity_and_keys_cannot_be_read_from_it():
     other = build_target("openai/x", {"temperature": 1, "api_key": "sk-other"})
     assert one.identity == two.identity != other.identity
     assert "planted" not in repr(one) + one.identity
+
+
+@pytest.mark.parametrize(
+    ("params", "same"),
+    [
+        ({"base_url": "http://h/v1"}, {"api_base": "http://h/v1"}),
+        ({"api_key": None, "temperature": 1}, {"temperature": 1}),
+    ],
+)
+def test_what_means_the_same_is_one_target(params, same):
+    assert build_target("openai/x", params).identity == build_target("openai/x", same).identity
 
 
 def test_parameters_that_are_no_json_count_as_what_they_are():

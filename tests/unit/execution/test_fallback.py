@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from resilience.errors import (
     ResilienceError,
     RouteExhaustedError,
 )
+from resilience.execution import CallOptions
 from resilience.execution.decision import longest_pause
 from resilience.outcome import Kind
 from resilience.testing.upstream import Fail, Say, ScriptedError
 from resilience.testing.world import World
+from resilience.upstream import Operation
 
 HERE = [Kind.LOCAL, Kind.BAD_REQUEST, Kind.CONTENT_POLICY]
 ONWARD = sorted(set(Kind) - {*HERE, Kind.SUCCESS, Kind.CANCELLED, Kind.EMPTY, Kind.REJECTED, Kind.CONTEXT_WINDOW})
@@ -345,6 +348,15 @@ def test_an_empty_budget_gives_a_single_callers_the_providers_error() -> None:
         with pytest.raises(ScriptedError):
             world.run()
     assert len(world.log) == 30 + 10 + 6
+
+
+def test_what_is_made_of_a_route_for_one_caller_draws_from_the_routes_budget() -> None:
+    world = World({"a": Kind.SERVER_ERROR}, backoff_seconds=0)
+    for _ in range(100):
+        own = replace(world.route)
+        world.engine.run(own, Operation.COMPLETION, {}, CallOptions())
+    world.run()
+    assert world.upstream.attempts["a"] == 101 + 10 + 20
 
 
 # ---- errors

@@ -151,6 +151,18 @@ def test_a_deadline_that_is_exactly_over_cut_the_attempt() -> None:
         world.run()
 
 
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("seconds", [4, 5])
+def test_a_deadline_is_one_also_where_the_attempts_own_limit_ends_with_it(seconds: float, single: bool) -> None:
+    world = World(
+        {"a": Say(after_seconds=9)}, "a", single=single, timeouts={"deadline_seconds": seconds, "attempt_seconds": 5}
+    )
+    before = world.clock.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        world.run()
+    assert world.clock.monotonic() - before == seconds
+
+
 def test_the_deadlines_error_lists_what_the_attempts_met() -> None:
     world = World({"a": Kind.OVERLOADED, "b": Say(after_seconds=9)}, timeouts={"deadline_seconds": 5})
     with pytest.raises(DeadlineExceededError) as raised:

@@ -206,6 +206,14 @@ def test_a_dropped_admission_gives_everything_back(clock: ManualClock) -> None:
     assert states(health) == {"anthropic": "closed", "claude": "closed"}
 
 
+def test_a_call_that_a_forked_child_ends_for_its_parent_is_not_counted_below_none(clock: ManualClock) -> None:
+    health = registry(clock, CLAUDE, providers={"anthropic": {"max_concurrency": 1}})
+    admission = health.admit(CLAUDE)
+    health._roster.providers["anthropic"].renew_after_fork()
+    admission.settle(Outcome(Kind.SUCCESS))
+    assert health._roster.providers["anthropic"].in_flight == 0
+
+
 def test_an_admission_settled_by_two_threads_counts_once(clock: ManualClock) -> None:
     health = registry(clock, CLAUDE, consecutive_failures=None, failure_rate=None)
     admissions = [health.admit(CLAUDE) for _ in range(500)]
