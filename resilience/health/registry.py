@@ -167,6 +167,7 @@ class HealthRegistry:
         if not health.provider.enter():
             raise self._told(_too_many(health))
         own: Permit | None = None
+        timeout_seconds = health.patience(timeout_seconds)
         try:
             own = _permit(health.breaker, None, timeout_seconds, force)
             shared = _permit(health.provider.breaker, health.witness, timeout_seconds, force)
@@ -208,6 +209,7 @@ class HealthRegistry:
         if due is None or due > now or not health.provider.enter():
             return None
         permits: list[Permit | None] = []
+        timeout_seconds = health.patience(timeout_seconds)
         eager = False
         for breaker, source in ((health.breaker, None), (health.provider.breaker, health.witness)):
             permit: Permit | None = None

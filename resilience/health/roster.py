@@ -22,6 +22,8 @@ Role = Literal["provider", "target"]
 MAX_DYNAMIC_TARGETS: Final = 10_000
 IDLE_SECONDS: Final = 900.0
 _SWEEP_EVERY: Final = 256
+# A probe has failed that takes more than half of its limit, so that twice the typical time is never too long.
+TYPICAL_TIMES: Final = 4.0
 # A circuit whose open time is over reads half-open; it has forgotten its trouble if nobody asks for long.
 _OVER: Final = frozenset({CircuitState.CLOSED, CircuitState.HALF_OPEN})
 
@@ -82,6 +84,15 @@ class TargetHealth:
     def witness(self) -> str | None:
         """Who testifies against the provider; None where one witness is enough, having no siblings."""
         return self.target.name if self.provider.targets > 1 else None
+
+    def patience(self, timeout_seconds: float | None) -> float | None:
+        """The limit of which a probe may take half: the attempt's, or four times what is typical for the target.
+
+        A model whose good answers take more than half of their time would otherwise never come back after one trip.
+        """
+        if timeout_seconds is None or all(breaker.doorway.era is not None for breaker in self.breakers):
+            return timeout_seconds
+        return max(timeout_seconds, TYPICAL_TIMES * (self.in_flight.typical_seconds() or 0.0))
 
     def is_forgettable(self) -> bool:
         """Whether nobody would miss it: nothing in flight, and what it knows is over."""
