@@ -142,6 +142,8 @@ class Outcome:
         reset_seconds: When a quota comes back, if the provider said so.
         should_retry: The provider's ``x-should-retry``, None where it said nothing.
         latency_seconds: Time to the first content of a stream, to the whole answer otherwise.
+        elsewhere: This target cannot be asked such a thing, another may be: LiteLLM refused a parameter that the
+            model does not take, before anything was sent.
     """
 
     kind: Kind
@@ -151,6 +153,7 @@ class Outcome:
     reset_seconds: float | None = None
     should_retry: bool | None = None
     latency_seconds: float = 0.0
+    elsewhere: bool = False
 
     @classmethod
     def success(cls, latency_seconds: float) -> Outcome:

@@ -67,7 +67,7 @@ def next_step(
         tries: Attempts at this target in this round so far.
     """
     verdict = outcome.verdict
-    onward = verdict.next_target
+    onward = Onward.YES if outcome.elsewhere else verdict.next_target
     if onward is Onward.NO or (onward is Onward.IF_ASKED and not settings.validation.fallback_on_content_policy):
         return _STOP
     if attempts_left <= 0 or seconds_left <= 0:
@@ -117,7 +117,7 @@ def still_able(
         window_of: A target's context window in tokens, None where nobody knows.
     """
     onward = outcome.verdict.next_target
-    if onward is Onward.IF_ASKED:
+    if onward is Onward.IF_ASKED or outcome.elsewhere:
         return tuple(other for other in candidates if other is not failed)
     if onward is not Onward.LARGER_WINDOW:
         return candidates

@@ -269,11 +269,14 @@ def classify(error: BaseException, *, sent: bool | None = None, now: datetime | 
             retry_after_seconds=asked,
             reset_seconds=_quota_reset(seen, moment, asked) if kind is Kind.QUOTA_EXHAUSTED else None,
             should_retry=should_retry(seen.headers),
+            elsewhere=kind is Kind.LOCAL and not _UNSUPPORTED.isdisjoint(seen.mapped),
         )
     except Exception:  # noqa: BLE001 (an exception may lie about everything: its text, its fields, its class)
         return Outcome(kind=Kind.UNKNOWN, error=error)
 
 
+# A parameter that the model does not take, refused before the wire.
+_UNSUPPORTED = _set("UnsupportedParamsError")
 # LiteLLM invents a status for these: nothing came.
 _NO_STATUS = frozenset({Kind.LOCAL, Kind.CANCELLED, Kind.CONNECTION, Kind.TIMEOUT, Kind.MALFORMED, Kind.INTERRUPTED})
 _SAYS_WHEN = frozenset({Kind.RATE_LIMITED, Kind.QUOTA_EXHAUSTED, Kind.OVERLOADED, Kind.SERVER_ERROR})

@@ -159,12 +159,16 @@ def test_what_just_fits_and_what_just_does_not(asked: float, left: float, pause:
 WINDOWS = {"small": 8, "middle": 16, "twin": 16, "large": 32, "tiny": 1, "unknown": None}
 
 
-def able(failed: str, kind: Kind, candidates: str = "small middle twin large tiny unknown") -> str:
+def able(
+    failed: str, kind: Kind, candidates: str = "small middle twin large tiny unknown", *, elsewhere: bool = False
+) -> str:
     places = {
         name: RoutedTarget(Target(name, "p", "m", identity=name), 1, 1.0, SETTINGS.timeouts)
         for name in candidates.split()
     }
-    left = still_able(tuple(places.values()), places[failed], Outcome(kind), lambda target: WINDOWS[target.name])
+    left = still_able(
+        tuple(places.values()), places[failed], Outcome(kind, elsewhere=elsewhere), lambda target: WINDOWS[target.name]
+    )
     return " ".join(place.target.name for place in left)
 
 
@@ -174,6 +178,14 @@ def test_after_most_failures_everybody_may_still_be_asked() -> None:
 
 def test_who_refused_the_content_is_not_asked_again() -> None:
     assert able("middle", Kind.CONTENT_POLICY) == "small twin large tiny unknown"
+
+
+def test_who_cannot_be_asked_such_a_thing_is_not_asked_again_but_others_are() -> None:
+    assert able("middle", Kind.LOCAL, elsewhere=True) == "small twin large tiny unknown"
+    assert able("middle", Kind.LOCAL) == "small middle twin large tiny unknown"
+    assert decide(Outcome(Kind.LOCAL, elsewhere=True)).move is Move.NEXT
+    assert decide(Outcome(Kind.LOCAL, elsewhere=True), attempts_left=0).move is Move.EXHAUSTED
+    assert decide(Outcome(Kind.LOCAL)).move is Move.STOP
 
 
 def test_only_a_window_known_to_be_larger_takes_a_request_that_was_too_long() -> None:
