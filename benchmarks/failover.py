@@ -319,7 +319,7 @@ def _next_line(child: subprocess.Popen[str]) -> str:
 def main() -> None:
     parser = arguments(QUESTION)
     parser.add_argument("--faults", default=",".join(FAULTS), help="which, separated by commas (default: all)")
-    parser.add_argument("--window", default="1,3,6", help="seconds before, during and after (default %(default)s)")
+    parser.add_argument("--window", default="2,8,8", help="seconds before, during and after (default %(default)s)")
     parser.add_argument("--add", action="store_true", help="keep what the results hold of other faults")
     parser.add_argument("--contend", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
