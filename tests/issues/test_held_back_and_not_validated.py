@@ -1,4 +1,4 @@
-"""Validators and `max_chars` were not asked about streams, not even about those that are held back until they are whole.
+"""Validators and `max_chars` were not asked about streams, not even about those that are held back until they end.
 
 Of a stream that is handed on, the reader has most of the text before anybody could judge it. With `buffer: full`
 nobody has seen any of it, and what was promised for whole answers holds: no means the next target.
