@@ -74,10 +74,14 @@ def perform(job: Job, step: Attempt) -> Reply:
     try:
         with step.admission.held():
             if job.call.stream:
-                return _opened(job, step, started)
-            answer = lane.upstream.call(target, job.operation, job.params, limits)
+                reply = _opened(job, step, started)
+                answer = None
+            else:
+                answer = lane.upstream.call(target, job.operation, job.params, limits)
     except Exception as error:  # noqa: BLE001 (classified here, and raised by the plan where it must be)
         return failed(lane, error, started), None
+    if job.call.stream:
+        return judged_stream(job, reply) if job.holds else reply
     return judged(job, answer, monotonic() - started)
 
 
@@ -94,9 +98,10 @@ async def aperform(job: Job, step: Attempt) -> Reply:
                 alarm.arm(limits.first_token)
                 reply = await _aopened(job, step, started, alarm)
                 opened = reply[0].kind is _SUCCESS
-                return reply
-            call = lane.upstream.acall(step.place.target, job.operation, job.params, limits)
-            answer = await bounded(call, alarm, limits.attempt, monotonic)
+                answer = None
+            else:
+                call = lane.upstream.acall(step.place.target, job.operation, job.params, limits)
+                answer = await bounded(call, alarm, limits.attempt, monotonic)
     except asyncio.CancelledError:
         if not alarm.was_it():
             raise
@@ -113,6 +118,8 @@ async def aperform(job: Job, step: Attempt) -> Reply:
             alarm.disarm()
         elif alarm.is_set:
             alarm.close()
+    if stream:
+        return judged_stream(job, reply) if job.holds else reply
     return judged(job, answer, monotonic() - started)
 
 
@@ -214,17 +221,32 @@ def judged(job: Job, answer: Any, latency: float) -> Reply:
     """Is this an answer? Every driver asks here, also one whose time is not the machine's."""
     lane = job.lane
     kind = lane.upstream.judge(answer, job.operation, job.params)
-    validate, max_chars = job.call.validate, lane.max_chars
-    if kind is _SUCCESS and validate is None and max_chars is None:
+    validated = job.call.validate is not None or lane.max_chars is not None
+    if kind is _SUCCESS and not validated:
         return _success(latency), answer
     if kind is Kind.EMPTY and not lane.reject_empty:
         kind = _SUCCESS
-    if kind is _SUCCESS and (validate is not None or max_chars is not None):
-        text = lane.upstream.text_of(answer)
-        too_long = max_chars is not None and len(text) > max_chars
-        if too_long or (validate is not None and not validate(text)):
-            kind = Kind.REJECTED
+    if kind is _SUCCESS and validated and _rejects(job, lane.upstream.text_of(answer)):
+        kind = Kind.REJECTED
     return (_success(latency) if kind is _SUCCESS else Outcome(kind, latency_seconds=latency)), answer
+
+
+def judged_stream(job: Job, reply: Reply) -> Reply:
+    """A stream that was held back is a whole answer, of which the reader has seen nothing: it is validated like one."""
+    outcome, opened = reply
+    if outcome.kind is not _SUCCESS or (job.call.validate is None and job.lane.max_chars is None):
+        return reply
+    if not _rejects(job, "".join(piece.text for piece in opened.ready)):
+        return reply
+    if opened.alarm is not None:
+        opened.alarm.close()  # nobody will read on
+    return Outcome(Kind.REJECTED, latency_seconds=outcome.latency_seconds), None
+
+
+def _rejects(job: Job, text: str) -> bool:
+    """Whether a validator, the route's or the caller's own, says no to a whole answer's text."""
+    validate, max_chars = job.call.validate, job.lane.max_chars
+    return (max_chars is not None and len(text) > max_chars) or (validate is not None and not validate(text))
 
 
 def failed(lane: Lane, error: Exception, started: float) -> Outcome:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import weakref
+from dataclasses import replace
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.execution.attempt import Job, aperform, perform
+from resilience.execution.deadline import limits
+from resilience.execution.functions import Begun
 from resilience.execution.lane import Lane
 from resilience.execution.plan import going_on, served
 from resilience.execution.steps import Attempt, Deliver, Sleep, Wait
@@ -18,7 +22,7 @@ from resilience.execution.walk import Walk
 from resilience.fork import renew_in_children
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import AsyncGenerator, Generator, Mapping
 
     from resilience.clock import Clock
     from resilience.execution.budget import Budget
@@ -81,7 +85,10 @@ class Engine:
         return await _adrive(job, going_on(walk, begun, looked=not started), None)
 
     def run(self, route: Route, operation: Operation, params: Mapping[str, Any], call: CallOptions) -> Any:
-        """Serve one request in this thread. See `arun`; a stream is a `GuardedStream`."""
+        """Serve one request in this thread. See `arun`; a stream is a `GuardedStream`.
+
+        Where a function returns an awaitable or a generator, so does this: the request is served in there.
+        """
         lane = self._lanes.get(id(route)) or self._lane(route)
         job, walk, begun = Job(route, lane, operation, params, call), Walk(route, lane, call), None
         if call.stream:
@@ -92,13 +99,18 @@ class Engine:
             if started := walk.start():
                 step = walk.attempt()
                 outcome, answer = reply = perform(job, step)
+                if type(answer) is Begun:
+                    answer.step = step
+                    return _unfinished(job, walk, answer, None)
                 if served(walk, outcome, answer):
                     return answer
                 begun = (step, reply)
         except BaseException:
             walk.leave()
             raise
-        return _drive(job, going_on(walk, begun, looked=not started), None)
+        steps = going_on(walk, begun, looked=not started)
+        answer = _drive(job, steps, None)
+        return _unfinished(job, walk, answer, steps) if type(answer) is Begun else answer
 
     def renew_after_fork(self) -> None:
         """Renew locks and forget waiters, in a forked child."""
@@ -120,12 +132,15 @@ class Engine:
 
 
 def _drive(job: Job, steps: Plan, reply: Reply | None) -> Any:
-    """Perform steps until there is an answer, or a stream to deliver."""
+    """Perform steps until there is an answer, a stream to deliver, or a function's work that has only begun."""
     try:
         while True:
             step = steps.send(reply)
             if type(step) is Attempt:
                 reply = perform(job, step)
+                if type(begun := reply[1]) is Begun:
+                    begun.step = step
+                    return begun
                 continue
             reply = None
             if type(step) is Deliver:
@@ -167,3 +182,59 @@ async def _adrive(job: Job, steps: Plan, reply: Reply | None) -> Any:
     except BaseException:
         steps.close()
         raise
+
+
+def _unfinished(job: Job, walk: Walk, begun: Begun, steps: Plan | None) -> Any:
+    """What the caller gets for a function's unfinished work: the same kind of thing, in which the request goes on.
+
+    Args:
+        job: The request.
+        walk: Where it stands.
+        begun: The work, and the attempt that it is.
+        steps: The plan that waits for that attempt's reply; None where there is no plan yet.
+    """
+    work, step = begun.work, begun.step
+    assert step is not None  # noqa: S101 (filled in where the attempt is made)
+    first = replace(job, params={**job.params, "begun": work})
+    is_generator = isinstance(work, GeneratorType)
+    if not is_generator and not isinstance(work, AsyncGeneratorType):
+        return _awaited(job, first, walk, step, steps)
+    # From here on it is a stream: its first item ends the wait, and after that nobody else may take over.
+    walk.call.stream, walk.holds = True, job.holds
+    step.limits = limits(step.place, walk.ends_at - walk.now, walk.call.deadline_seconds, stream=True, held=walk.holds)
+    return (_generated if is_generator else _agenerated)(job, first, walk, step, steps)
+
+
+async def _awaited(job: Job, first: Job, walk: Walk, step: Attempt, steps: Plan | None) -> Any:
+    try:
+        reply = await aperform(first, step)
+    except BaseException:
+        walk.leave()
+        raise
+    return await _adrive(job, *_resumed(walk, step, steps, reply))
+
+
+def _generated(job: Job, first: Job, walk: Walk, step: Attempt, steps: Plan | None) -> Generator[Any, None, None]:
+    try:
+        steps, reply = _resumed(walk, step, steps, perform(first, step))
+    except BaseException:
+        walk.leave()
+        raise
+    with GuardedStream(job, steps, _drive(job, steps, reply), _drive) as stream:
+        yield from stream
+
+
+async def _agenerated(job: Job, first: Job, walk: Walk, step: Attempt, steps: Plan | None) -> AsyncGenerator[Any, None]:
+    try:
+        steps, reply = _resumed(walk, step, steps, await aperform(first, step))
+    except BaseException:
+        walk.leave()
+        raise
+    async with AsyncGuardedStream(job, steps, await _adrive(job, steps, reply), _adrive) as stream:
+        async for item in stream:
+            yield item
+
+
+def _resumed(walk: Walk, step: Attempt, steps: Plan | None, reply: Reply) -> tuple[Plan, Reply | None]:
+    """The plan, and what it is waiting for: an attempt that is over by now."""
+    return (going_on(walk, (step, reply)), None) if steps is None else (steps, reply)

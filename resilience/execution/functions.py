@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from resilience.errors import ConfigurationError
@@ -13,6 +14,7 @@ from resilience.upstream import Piece
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 
+    from resilience.execution.steps import Attempt
     from resilience.outcome import Outcome
     from resilience.upstream import AttemptRecord, CallTimeouts, Delivered, Graft, Operation, Target
 
@@ -66,8 +68,25 @@ class CalledFunction:
         return self._signature.bind(*args, **{**given, **kwargs, "model": target.model})
 
 
+class Begun:
+    """What a plain function returned instead of a result: an awaitable or a generator. Its attempt is not over yet.
+
+    Attributes:
+        work: What it returned.
+        step: The attempt, filled in by whoever made it.
+    """
+
+    __slots__ = ("step", "work")
+
+    def __init__(self, work: Any) -> None:
+        self.work = work
+        self.step: Attempt | None = None
+
+
 class FunctionUpstream:
     """`resilience.upstream.Upstream` on users' functions. ``params`` carries the function and its arguments.
+
+    Where it carries ``begun`` as well, that is what the function returned: it is not called a second time for it.
 
     Args:
         classify: Says what their exceptions mean.
@@ -82,9 +101,15 @@ class FunctionUpstream:
         bound = called.arguments(target, params["args"], params["kwargs"])
         return called.func(*bound.args, **bound.kwargs)
 
+    def _work(self, target: Target, params: Mapping[str, Any]) -> Any:
+        return params["begun"] if "begun" in params else self._start(target, params)
+
     def call(self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts) -> Any:  # noqa: ARG002 (the function sets its own limits)
-        """Call it."""
-        return self._start(target, params)
+        """Call it. What it returns unfinished comes back as `Begun`."""
+        result = self._start(target, params)
+        if isinstance(result, (GeneratorType, AsyncGeneratorType)) or inspect.isawaitable(result):
+            return Begun(result)
+        return result
 
     async def acall(
         self,
@@ -94,7 +119,8 @@ class FunctionUpstream:
         timeouts: CallTimeouts,  # noqa: ARG002 (likewise)
     ) -> Any:
         """Await it."""
-        return await self._start(target, params)
+        result = self._work(target, params)
+        return await result if inspect.isawaitable(result) else result
 
     def open(
         self,
@@ -104,7 +130,7 @@ class FunctionUpstream:
         timeouts: CallTimeouts,  # noqa: ARG002 (likewise)
     ) -> FunctionStream:
         """Start the generator."""
-        return FunctionStream(self._start(target, params))
+        return FunctionStream(self._work(target, params))
 
     async def aopen(
         self,
@@ -114,7 +140,7 @@ class FunctionUpstream:
         timeouts: CallTimeouts,  # noqa: ARG002 (likewise)
     ) -> AsyncFunctionStream:
         """Start the async generator."""
-        return AsyncFunctionStream(self._start(target, params))
+        return AsyncFunctionStream(self._work(target, params))
 
     def judge(self, answer: Any, operation: Operation, params: Mapping[str, Any]) -> Kind:  # noqa: ARG002 (likewise)
         """Whatever a function returns is an answer."""

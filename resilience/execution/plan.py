@@ -70,11 +70,10 @@ def going_on(
 
 def _steps(walk: Walk, begun: tuple[Attempt, Reply] | None, *, looked: bool) -> Generator[Step, Any, Any]:
     """One attempt after the other, until one serves."""
-    stream = walk.call.stream
     while True:
         step, (outcome, answer) = begun or (yield from _attempted(walk, looked=looked))
         begun, looked = None, False
-        if not stream and served(walk, outcome, answer):
+        if not walk.call.stream and served(walk, outcome, answer):
             return answer
         if outcome.kind is not _SUCCESS:
             move, delay = walk.failed(outcome)

@@ -29,8 +29,8 @@ class CallOptions:
             the route's.
         num_retries: Instead of the route's.
         priority: Lower is served first among those who wait.
-        validate: Takes an answer's text and says whether it will do; False means the next target. Streams are
-            not asked: their text has been handed over before it is whole.
+        validate: Takes an answer's text and says whether it will do; False means the next target. Of streams only
+            those are asked about that are held back: of others the text has been handed over before it is whole.
     """
 
     stream: bool = False

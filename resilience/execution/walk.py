@@ -176,7 +176,7 @@ class Walk:
         if self.continues is not None and outcome.verdict.next_target is not Onward.YES:
             # It will not take up what another has begun: that says nothing about the caller's request.
             self.candidates = tuple(other for other in self.candidates if other is not self._place)
-            return Next(Move.NEXT)
+            return Next(Move.NEXT if self._counted < self.route.settings.max_attempts else Move.EXHAUSTED)
         return self._decide(outcome, eager=eager)
 
     def interrupted(self, outcome: Outcome, delivered: Delivered) -> Next:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from resilience.breaker.held import Holding
@@ -89,9 +90,10 @@ class Admission(Holding):
             return
         health = self._health
         health.in_flight.leave(self._ticket)
+        others = self._others_succeeded()  # asked before our own content is noted over theirs
         if (overdue := health.in_flight.succeeded(self._registry.monotonic(), latency_seconds)) is not None:
             self._registry.on_time(health, overdue)
-        self._answered_at = health.in_flight.last_success
+        self._answered_at = -math.inf if others else health.in_flight.last_success
         own, shared = self._own, self._shared
         opened = [health.breaker] if isinstance(own, Permit) and own.first_content(latency_seconds) else []
         if isinstance(shared, Permit) and shared.first_content(latency_seconds):

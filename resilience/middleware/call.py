@@ -14,8 +14,10 @@ from resilience.middleware.answers import is_empty, text_of
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
 from resilience.middleware.grafting import asks_plain_text, continued, graft, takes_prefill
+from resilience.middleware.inside import failure_in
 from resilience.middleware.stream import AsyncLiteLLMStream, LiteLLMStream
 from resilience.outcome import Kind, Outcome
+from resilience.upstream import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
         CallTimeouts,
         Delivered,
         Graft,
-        Operation,
         SyncStream,
         Target,
     )
@@ -40,6 +41,7 @@ class _TruthyZero(int):
 
 
 _NO_RETRIES = _TruthyZero(0)
+_RESPONSES = Operation.RESPONSES  # a member of an enumeration costs ten times a module's own name
 
 
 class _WireTimeout(httpx.Timeout):
@@ -88,10 +90,11 @@ class LiteLLMUpstream:
         outer = sys.exception()
         arguments = self._arguments(target, params, timeouts.attempt)
         try:
-            return getattr(self._litellm, operation)(**arguments)
+            answer = getattr(self._litellm, operation)(**arguments)
         except BaseException as error:
             mark(error, Mark(outer=outer))
             raise
+        return answer if operation is not _RESPONSES else _told(answer, target)
 
     async def acall(
         self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
@@ -100,10 +103,11 @@ class LiteLLMUpstream:
         outer = sys.exception()
         arguments = self._arguments(target, params, timeouts.attempt)
         try:
-            return await getattr(self._litellm, "a" + operation)(**arguments)
+            answer = await getattr(self._litellm, "a" + operation)(**arguments)
         except BaseException as error:
             mark(error, Mark(outer=outer))
             raise
+        return answer if operation is not _RESPONSES else _told(answer, target)
 
     def open(
         self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts
@@ -235,6 +239,13 @@ class LiteLLMUpstream:
             # The sync path takes the global number for a given 0; a policy of zeros it believes.
             arguments["retry_policy"] = _no_retry_policy()
         return arguments
+
+
+def _told(response: Any, target: Target) -> Any:
+    """The answer, or the error that it says it is."""
+    if (error := failure_in(response, target.model, target.provider.partition("/")[0])) is not None:
+        raise error
+    return response
 
 
 def _hidden_of(answer: Any) -> Any:

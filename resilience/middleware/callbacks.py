@@ -17,9 +17,9 @@ from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
 from resilience.middleware.marked import is_marked
 from resilience.middleware.provider import PICTURE
-from resilience.middleware.recording import holds_nothing, outcome_of, record_sync
+from resilience.middleware.recording import outcome_in, outcome_of, record_sync
 from resilience.middleware.translation import PROVIDER, refusal
-from resilience.outcome import Kind, Outcome
+from resilience.outcome import Outcome
 from resilience.settings import TimeoutSettings
 from resilience.upstream import Operation
 
@@ -203,10 +203,10 @@ class ResilienceCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM's class
             return
         admission, operation = call.admission, call.operation
         latency = self._source().registry.monotonic() - admission.started
-        if operation is not None and holds_nothing(response, operation, request_data):
-            call.settle(Outcome(Kind.EMPTY, latency_seconds=latency))
-        else:
+        if operation is None:
             call.settle(Outcome.success(latency))
+        else:
+            call.settle(outcome_in(response, operation, request_data, latency))
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Mapping[str, Any], exception: Exception, *_: Any

@@ -126,6 +126,7 @@ _CONTENT_CODES = _set(
     "moderation_blocked",
     "content_blocked",
     "guardrail_intervened",
+    "image_content_policy_violation",
 )
 _CONTENT_WORDS = (
     "content_policy_violation",
@@ -169,7 +170,27 @@ _SERVER_CODES = _set(
     "modelerrorexception",
     "modelstreamerrorexception",
 )
-_TIMEOUT_CODES = _set("modeltimeoutexception", "timeout_error", "deadline_exceeded")
+_TIMEOUT_CODES = _set("modeltimeoutexception", "timeout_error", "deadline_exceeded", "vector_store_timeout")
+# Of the request, where no status says so: in an error event, or in a response that failed.
+_REQUEST_CODES = _set(
+    "invalid_request_error",
+    "not_found_error",
+    "request_too_large",
+    "invalid_prompt",
+    "invalid_image",
+    "invalid_image_format",
+    "invalid_base64_image",
+    "invalid_image_url",
+    "invalid_image_mode",
+    "image_too_large",
+    "image_too_small",
+    "image_parse_error",
+    "image_file_too_large",
+    "image_file_not_found",
+    "unsupported_image_media_type",
+    "empty_image_file",
+    "failed_to_download_image",
+)
 # What our and LiteLLM's code stumbles over when an answer is not what it should be.
 _STUMBLES = _set("AttributeError", "KeyError", "TypeError", "ValueError", "IndexError", "ValidationError")
 
@@ -226,6 +247,10 @@ ROWS: tuple[Row, ...] = (
     Row(Kind.INTERRUPTED, words=("before any terminal event", "before a finish_reason was received")),
     Row(Kind.MALFORMED, classes=BAD_JSON),
     Row(Kind.MALFORMED, words=("empty or invalid response", "unable to get json response")),
+    # A code inside a 200: no status arrived that says the same.
+    Row(Kind.AUTH, codes=_KEY_CODES, answered=False),
+    Row(Kind.MODEL_UNAVAILABLE, codes=_set("not_found_error"), words=_MODEL_WORDS, answered=False),
+    Row(Kind.BAD_REQUEST, codes=_REQUEST_CODES, answered=False),
     Row(Kind.SERVER_ERROR, codes=_SERVER_CODES),
     Row(Kind.TIMEOUT, codes=_TIMEOUT_CODES),
     Row(Kind.MALFORMED, classes=_STUMBLES, sent=True),

@@ -9,6 +9,7 @@ from resilience.errors import RejectedError
 from resilience.middleware.answers import is_empty
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
+from resilience.middleware.inside import failure_in
 from resilience.middleware.translation import PROVIDER
 from resilience.outcome import Kind, Outcome
 from resilience.upstream import Operation
@@ -77,12 +78,21 @@ def holds_nothing(answer: Any, operation: Operation, params: Mapping[str, Any]) 
     return is_empty(answer, operation, params)
 
 
+def outcome_in(answer: Any, operation: Operation, params: Mapping[str, Any], latency: float) -> Outcome:
+    """What a whole answer comes to: not all that came well are one."""
+    error = failure_in(answer) if operation is Operation.RESPONSES else None
+    if error is not None:
+        return replace(classify(error), latency_seconds=latency)
+    if holds_nothing(answer, operation, params):
+        return Outcome(Kind.EMPTY, latency_seconds=latency)
+    return Outcome.success(latency)
+
+
 def outcome_of(details: Mapping[str, Any], answer: Any, operation: Operation) -> Outcome | None:
     """What LiteLLM's log tells of a call as an outcome, None where it tells nothing of the target."""
     latency = _seconds(details)
     if answer is not None:
-        kind = Kind.EMPTY if holds_nothing(answer, operation, details) else Kind.SUCCESS
-        return Outcome(kind, latency_seconds=latency)
+        return outcome_in(answer, operation, details, latency)
     error = details.get("exception")
     if not isinstance(error, Exception) or isinstance(error, RejectedError):
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from resilience.middleware.answers import field
 from resilience.middleware.evidence import Mark, mark
+from resilience.middleware.inside import failure_in_place
 from resilience.middleware.pieces import event_piece, event_text, kind_of, piece_of, text_of
 from resilience.middleware.wire import Watched, WatchedAsync, WatchedSync, http_response, is_event_stream
 from resilience.upstream import Chunks, Operation
@@ -92,6 +93,16 @@ class _Adapter:
         mark(error, Mark(sent=True, streaming=True, outer=self._outer, said=said))
         return False
 
+    def _instead(self, error: BaseException) -> Exception | None:
+        """What to raise where LiteLLM found no stream in what came, at its end: what stands there says it better."""
+        document = self._watched.document
+        if self._response is None or not document or not isinstance(error, Exception):
+            return None
+        if isinstance(error, StopIteration | StopAsyncIteration) and self.ended_whole():
+            return None
+        model, family = (str(field(self._answer, name) or "") for name in ("model", "custom_llm_provider"))
+        return failure_in_place(self._response, document, model, family)
+
 
 class LiteLLMStream(_Adapter):
     """An open answer.
@@ -134,10 +145,10 @@ class LiteLLMStream(_Adapter):
     def __next__(self) -> Piece:
         try:
             return self._piece(next(self._answer))
-        except StopIteration:
-            raise
         except BaseException as error:
-            if self._note(error):
+            if (instead := self._instead(error)) is not None:
+                raise instead from instead.__cause__
+            if not isinstance(error, StopIteration) and self._note(error):
                 raise StopIteration from None
             raise
 
@@ -195,10 +206,10 @@ class AsyncLiteLLMStream(_Adapter):
     async def __anext__(self) -> Piece:
         try:
             return self._piece(await anext(self._answer))
-        except StopAsyncIteration:
-            raise
         except BaseException as error:
-            if self._note(error):
+            if (instead := self._instead(error)) is not None:
+                raise instead from instead.__cause__
+            if not isinstance(error, StopAsyncIteration) and self._note(error):
                 raise StopAsyncIteration from None
             raise
 

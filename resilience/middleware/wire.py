@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TERMINATOR: Final = re.compile(rb'(?m)^(?:data:)?\s*\[DONE\]|^event:\s*message_stop|"type":\s*"message_stop"')
 _TAIL: Final = 128
 _LONGEST_EVENT: Final = 4096
+_LONGEST_DOCUMENT: Final = 65_536
 # What stands before the first letter of a text, in most dialects.
 _TEXT: Final = re.compile(rb'"(?:delta|parts)":\s?\[?\{[^{}]*?"(?:content|text)":\s?"')
 _QUOTE: Final = ord('"')
@@ -88,6 +89,8 @@ class Watched:
         self._sifts = sifts
         self._skips = _SKIPS
         self._is_json = False
+        self._document: bytearray | None = bytearray()
+        self._is_over = False
 
     def see(self, data: bytes) -> bytes:
         """Look at the next bytes. Returns those that are to be read now: of events, whole lines."""
@@ -103,6 +106,10 @@ class Watched:
             self._tail = b""  # whatever a text says, it is no sign of the end
             return data
         self._tail = (self._tail + data)[-max(_TAIL, len(data)) :]
+        if (document := self._document) is not None:
+            document += data
+            if len(document) > _LONGEST_DOCUMENT or (self._sifts and document.lstrip()[:1] not in b"<{["):
+                self._document = None  # events begin with a field's name or a colon
         return self._sifted(data) if self._sifts else data
 
     @property
@@ -120,8 +127,14 @@ class Watched:
         start = data.rfind(b"\n", 0, at) + 1
         return data[start : start + _LONGEST_EVENT].partition(b"\n")[0]
 
+    @property
+    def document(self) -> bytes:
+        """At the end of the wire: all that came, where it is short and does not begin like events."""
+        return bytes(self._document or b"") if self._is_over else b""
+
     def rest(self) -> bytes:
         """At the end of the wire: what is left of a line that was not ended."""
+        self._is_over = True
         rest, self._rest = self._doubtful + self._rest, b""
         return b"" if rest and self._skips and not self._is_good(rest) else rest
 

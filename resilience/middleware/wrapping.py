@@ -16,9 +16,8 @@ from resilience.middleware.callbacks import GuardedCall, is_hasty, is_routed, se
 from resilience.middleware.classify import classify
 from resilience.middleware.evidence import Mark, mark
 from resilience.middleware.marked import as_marked, is_marked
-from resilience.middleware.recording import holds_nothing
+from resilience.middleware.recording import outcome_in
 from resilience.middleware.translation import PROVIDER, refusal
-from resilience.outcome import Kind, Outcome
 from resilience.upstream import Operation
 
 if TYPE_CHECKING:
@@ -114,8 +113,7 @@ def _settle(
         call.give_back()
         return
     latency = callback.registry.monotonic() - call.admission.started
-    kind = Kind.EMPTY if holds_nothing(answer, operation, kwargs) else Kind.SUCCESS
-    call.settle(Outcome(kind, latency_seconds=latency))
+    call.settle(outcome_in(answer, operation, kwargs, latency))
 
 
 def _settle_failure(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
     from types import TracebackType
 
     from resilience.events import Event
@@ -137,7 +138,17 @@ class _ObservedEngine:
             return self._engine.run(route, operation, params, call)
         with Watches(watches) as watch:
             answer = self._engine.run(route, operation, params, call)
+        if inspect.iscoroutine(answer):  # of a function: the request is served in there
+            return _followed(answer, watch)
+        if inspect.isasyncgen(answer):
+            return AsyncObservedStream(answer, watch)
         return ObservedStream(answer, watch) if call.stream else watch.whole(answer)
+
+
+async def _followed(answer: Coroutine[Any, Any, Any], watch: Watches) -> Any:
+    with watch:
+        result = await answer
+    return watch.whole(result)
 
 
 def _begun(

@@ -96,7 +96,6 @@ async def test_a_responses_stream_delivers_every_token_and_ends_whole(provider, 
     [
         (Fault.eof(0), False),
         (Fault.eof(2), False),
-        (Fault.html(), False),
         (Fault.no_body(), False),
         (Fault.malformed_event(), False),
         (Fault.no_terminator(), True),

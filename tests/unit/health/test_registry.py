@@ -319,6 +319,18 @@ def test_a_streams_own_first_content_does_not_excuse_its_stall(clock: ManualCloc
     assert health.targets["claude"].reading().failures == 1
 
 
+def test_a_stall_is_excused_by_another_call_that_succeeded_before_its_own_first_content(clock: ManualClock) -> None:
+    health = registry(clock, CLAUDE)
+    stream = health.admit(CLAUDE)
+    clock.advance(1)
+    settle(health, CLAUDE, Kind.SUCCESS)
+    clock.advance(1)
+    stream.first_content(2.0)  # noted over the other's
+    clock.advance(1)
+    stream.settle(Outcome(Kind.TIMEOUT), shortened=True)
+    assert health.targets["claude"].reading().failures == 0
+
+
 # -- force and eager probes -----------------------------------------------------------------------------------------
 
 
