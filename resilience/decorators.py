@@ -106,8 +106,8 @@ def failover(route: str, *, runtime: MultiProviderFallback | None = None) -> Cal
     The function is called with ``model=`` set to the target's model string, and with those of the target's other
     parameters that its signature takes. A caller who passes ``model`` chooses for himself: a route or a model.
     Generators are streams: until the first item the next target may take over, after it a break is a
-    StreamInterruptedError. What a plain function returns unfinished, an awaitable or a generator, is served to its end
-    the same way.
+    StreamInterruptedError. What a plain function returns unfinished, a coroutine, a future or a generator, is served
+    to its end the same way.
 
     Args:
         route: The route's name.

@@ -87,7 +87,7 @@ class Engine:
     def run(self, route: Route, operation: Operation, params: Mapping[str, Any], call: CallOptions) -> Any:
         """Serve one request in this thread. See `arun`; a stream is a `GuardedStream`.
 
-        Where a function returns an awaitable or a generator, so does this: the request is served in there.
+        Where a function returns a coroutine, a future or a generator, so does this: the request is served in there.
         """
         lane = self._lanes.get(id(route)) or self._lane(route)
         job, walk, begun = Job(route, lane, operation, params, call), Walk(route, lane, call), None

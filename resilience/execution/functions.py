@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from resilience.errors import ConfigurationError
@@ -68,8 +69,12 @@ class CalledFunction:
         return self._signature.bind(*args, **{**given, **kwargs, "model": target.model})
 
 
+# Not whatever can be awaited: an object may be more than that, an async context manager say.
+_UNFINISHED = (CoroutineType, asyncio.Future, GeneratorType, AsyncGeneratorType)
+
+
 class Begun:
-    """What a plain function returned instead of a result: an awaitable or a generator. Its attempt is not over yet.
+    """What a plain function returned instead of a result, a coroutine, a future or a generator: work not done yet.
 
     Attributes:
         work: What it returned.
@@ -107,9 +112,7 @@ class FunctionUpstream:
     def call(self, target: Target, operation: Operation, params: Mapping[str, Any], timeouts: CallTimeouts) -> Any:  # noqa: ARG002 (the function sets its own limits)
         """Call it. What it returns unfinished comes back as `Begun`."""
         result = self._start(target, params)
-        if isinstance(result, (GeneratorType, AsyncGeneratorType)) or inspect.isawaitable(result):
-            return Begun(result)
-        return result
+        return Begun(result) if isinstance(result, _UNFINISHED) else result
 
     async def acall(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -265,3 +265,15 @@ def test_a_plain_result_stays_what_it_is(fb: resilience.MultiProviderFallback, t
         ask: Any = resilience.failover("chat", runtime=fb)(lambda model, result=result: result)
         assert ask() is result
     assert {event.kind for event in told if hasattr(event, "kind")} <= {Kind.SUCCESS}
+
+
+def test_an_object_that_is_more_than_awaitable_stays_what_it_is(fb: resilience.MultiProviderFallback) -> None:
+    class Request:
+        def __await__(self) -> Any:
+            yield
+
+        async def __aenter__(self) -> Self:
+            return self
+
+    made = Request()
+    assert resilience.failover("chat", runtime=fb)(lambda model: made)() is made
