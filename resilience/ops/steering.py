@@ -46,7 +46,7 @@ def add_commands(commands: Any, *, default_host: str = "127.0.0.1", default_port
         "status",
         help="who is out, why, since when, until when, who serves instead",
         description="Shows where a running server's breakers and routes stand. Exit status 1: some route has nobody "
-        "to serve it, or the server cannot be reached.",
+        "to serve it, the server or store cannot be reached, or what stands in the store cannot be read.",
     )
     status.add_argument("--json", action="store_true", help="the server's own document")
     status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
@@ -164,7 +164,14 @@ def _steer(chosen: argparse.Namespace, action: str, body: dict[str, str]) -> int
     if chosen.storage is not None:
         from resilience.ops.fleet import steer_fleet
 
-        one = steer_fleet(chosen.storage, action, chosen.name, kind=chosen.kind, reason=body.get("reason", ""))
+        one = steer_fleet(
+            chosen.storage,
+            action,
+            chosen.name,
+            kind=chosen.kind,
+            reason=body.get("reason", ""),
+            warn=lambda line: print(harmless(f"resilience: {line}"), file=sys.stderr),
+        )
         print(
             harmless(f"{one.kind} {one.name} is {one.state} in the fleet" + (f": {one.reason}" if one.reason else ""))
         )
@@ -207,8 +214,13 @@ def _server_look(chosen: argparse.Namespace) -> Look:
 def _fleet_look(chosen: argparse.Namespace) -> Look:
     from resilience.ops.fleet import as_json, read_fleet, render
 
-    # Which process serves which route is not in the store, so nothing here says that a route has nobody.
-    return lambda: ((as_json if chosen.json else render)(read_fleet(chosen.storage)), "good")
+    def look() -> tuple[str, str]:
+        found = read_fleet(chosen.storage)
+        # Which process serves which route is not in the store, so nothing here says that a route has nobody. But
+        # nobody may take "I cannot read it" for "all is well".
+        return (as_json if chosen.json else render)(found), "bad" if found.unreadable else "good"
+
+    return look
 
 
 def _port(text: str) -> int:

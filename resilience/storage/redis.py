@@ -14,6 +14,7 @@ from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
 from resilience.settings.storage import split_address
 from resilience.storage.cluster import moved_to, nodes
+from resilience.storage.names import Name, read_name, write_name
 from resilience.storage.row import Row, read_row
 from resilience.storage.server_clock import ServerClock
 
@@ -28,6 +29,8 @@ ANSWER_SECONDS: Final = 1.0
 EAGER_PAUSE_SECONDS: Final = 1.0
 MEMBER_SECONDS: Final = 15.0
 """A process that has not shown itself for so long is not counted any more."""
+NAMED_SECONDS: Final = 900.0
+"""A breaker of which nobody has said for so long that he has it is not listed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,9 @@ class Store(Protocol):
     async def leave(self, member: str) -> None:
         """Say that this process goes."""
 
+    async def introduce(self, names: Sequence[Name]) -> None:
+        """Say which breakers this process has, for the people who look from outside."""
+
     async def move(self, identity: str, mode: str, generation: int, state: str, payload: str) -> Reply:
         """Compare and set one transition."""
 
@@ -101,7 +107,8 @@ class RedisStore:
         # One hash tag for all keys: in a cluster they live on one node, and a script may use several of them.
         self._base = f"{{{prefix}}}:"
         self.channel = f"{self._base}news"
-        self._index, self._revision, self._members = (self._base + name for name in ("index", "revision", "members"))
+        self._index, self._revision = self._base + "index", self._base + "revision"
+        self._members, self._breakers = self._base + "members", self._base + "breakers"
         self.clock = ServerClock()
         self._monotonic = SYSTEM_CLOCK.monotonic
         self._client: Any = None
@@ -199,10 +206,18 @@ class RedisStore:
 
     async def rows(self, ids: Sequence[str]) -> dict[str, Row | None]:
         """Rows by id; None where there is none, or one that cannot be read."""
+        return {identity: read_row(raw, self.clock) for identity, raw in (await self.raw_rows(ids)).items()}
+
+    async def raw_rows(self, ids: Sequence[str]) -> dict[str, bytes | None]:
+        """What stands where rows should, by id; None where there is nothing, or something of another type."""
         if not ids:
             return {}
         found = await self._client.mget([self._row_key(identity) for identity in ids])
-        return {identity: read_row(raw, self.clock) for identity, raw in zip(ids, found, strict=True)}
+        return dict(zip(ids, found, strict=True))
+
+    async def type_of(self, identity: str) -> str:
+        """The store's own type of what stands where a row should: ``string``, ``list`` ..., or ``none``."""
+        return bytes(await self._client.type(self._row_key(identity))).decode()
 
     async def news(self, seconds: float) -> bytes | None:
         """The next message, None if none comes within ``seconds``."""
@@ -214,6 +229,12 @@ class RedisStore:
         alive_since = self.clock.server_ms(self._monotonic()) - MEMBER_SECONDS * 1000
         found = await self._client.zrange(self._members, f"({alive_since}", "+inf", byscore=True)
         return [member.decode(errors="replace") for member in found]
+
+    async def names(self) -> list[Name]:
+        """The breakers that processes have lately said to have, the latest word last."""
+        since = self.clock.server_ms(self._monotonic()) - NAMED_SECONDS * 1000
+        found = await self._client.zrange(self._breakers, f"({since}", "+inf", byscore=True)
+        return [name for raw in found if (name := read_name(raw)) is not None]
 
     # -- writing --------------------------------------------------------------------------------------------
 
@@ -229,6 +250,19 @@ class RedisStore:
     async def leave(self, member: str) -> None:
         """Say that this process goes."""
         await self._client.zrem(self._members, member)
+
+    async def introduce(self, names: Sequence[Name]) -> None:
+        """Say which breakers this process has. Each ages by itself: callers' own addresses make ever new providers."""
+        if not names:
+            return
+        now = self.clock.server_ms(self._monotonic())
+        # For people only: where this key is not to be had, state is shared all the same.
+        with contextlib.suppress(_redis().exceptions.ResponseError):
+            async with self._client.pipeline(transaction=False) as together:
+                together.zadd(self._breakers, {write_name(name): now for name in names})
+                together.zremrangebyscore(self._breakers, "-inf", now - NAMED_SECONDS * 1000)
+                together.pexpire(self._breakers, round(NAMED_SECONDS * 1000))
+                await together.execute()
 
     async def move(self, identity: str, mode: str, generation: int, state: str, payload: str) -> Reply:
         """Compare and set one transition. ``mode``: move, force (a person's word) or extend (a later end)."""
