@@ -129,6 +129,13 @@ async def test_with_a_token_it_listens_there(tmp_path: Path) -> None:
         (["status", "--storage", "redis://x/abc"], None, "--storage: the path must be a database's number"),
         (["status", "--storage", "rediss://127.0.0.1:1?ssl_ca_certs=/none.pem"], None, "rediss://127.0.0.1:1"),
         (["status", "--url", "http://127.0.0.1:1", "--storage", "redis://x"], None, "exclude each other"),
+        (["status", "--url", "http://127.0.0.1:abc"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://127.0.0.1:99999"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://127.0.0.1:0"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://exa mple.com"], None, "allowed: http://HOST:PORT"),
+        (["isolate", "x", "--url", "http://[::1"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://ops:the-secret@127.0.0.1:1"], None, "put the token into RESILIENCE_TOKEN"),
+        (["status", "--url", "http://ops:the/the-secret@127.0.0.1:1"], None, "put the token into RESILIENCE_TOKEN"),
         (["isolate"], None, "NAME"),
     ],
 )
@@ -218,6 +225,40 @@ async def test_a_redirect_does_not_carry_the_token_away(capsys: pytest.CaptureFi
         assert await asyncio.to_thread(main, ["status", "--url", f"http://127.0.0.1:{port}"]) == 1
     assert len(seen) == 1
     assert "302" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b'{"status": "ok"}', "is no resilience server: its /{path} has no {missing}"),
+        (b"[]", "is no resilience server: its /{path} has no {missing}"),
+        (b"<html>hi</html>", "is no resilience server: its /{path} is no JSON"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "is no resilience server: what answers there does not speak HTTP"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"a"', "broke off in the middle of its answer"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "path", "missing"),
+    [
+        (["status"], "status", "headline, at, routes, breakers"),
+        (["isolate", "x"], "breakers", "providers, targets"),
+        (["reset", "x", "--kind", "target"], "breakers/target/x/reset", "role, name, state, reason"),
+    ],
+)
+async def test_something_else_at_that_address_is_said_in_one_line(
+    answer: bytes, said: str, command: list[str], path: str, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        is_raw = answer.startswith((b"SSH", b"HTTP"))
+        writer.write(answer if is_raw else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        writer.close()
+
+    server = await asyncio.start_server(elsewhere, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await asyncio.to_thread(main, [*command, "--url", url]) == 1
+    assert capsys.readouterr().err == f"resilience: {url} {said.format(path=path, missing=missing)}\n"
 
 
 def test_ops_files_are_written_and_not_over_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
