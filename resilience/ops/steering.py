@@ -33,13 +33,22 @@ def add_commands(commands: Any, *, default_host: str = "127.0.0.1", default_port
         help="serve the page, health, events, metrics and /process over HTTP",
         description="Serves a runtime of FILE: a page at /, /health, /ready, /breakers, /events, /metrics and "
         "POST /process. Only this machine may ask unless RESILIENCE_TOKEN holds tokens: admin:TOKEN for full rights, "
-        "read:TOKEN for looking only, several separated by commas. SIGTERM: answers what is on its way, then leaves.",
+        "read:TOKEN for looking only, several separated by commas. SIGTERM: /ready says 503 while everything is still "
+        "served, then what is on its way is answered; a second one ends it at once.",
     )
     serve.add_argument("file", metavar="FILE", nargs="?", help="a YAML or JSON file (default: RESILIENCE_CONFIG)")
     serve.add_argument("--host", default=default_host, help=f"where to listen (default {default_host})")
     serve.add_argument("--port", type=_port, default=default_port, help=f"default {default_port}; 0: any free one")
     serve.add_argument(
-        "--drain-seconds", type=_drain, default=30.0, metavar="N", help="how long requests may end after SIGTERM (30)"
+        "--notice-seconds",
+        type=_patience,
+        default=5.0,
+        metavar="N",
+        help="how long /ready says 503 after SIGTERM before the server leaves (5; none where nobody has asked it in "
+        "the last minute, or at Ctrl-C on a terminal)",
+    )
+    serve.add_argument(
+        "--drain-seconds", type=_patience, default=30.0, metavar="N", help="how long requests may end after that (30)"
     )
 
     status = commands.add_parser(
@@ -84,6 +93,7 @@ def serve(chosen: argparse.Namespace) -> int:
         host=chosen.host,
         port=chosen.port,
         drain_seconds=chosen.drain_seconds,
+        notice_seconds=chosen.notice_seconds,
         tell=lambda line: print(line, flush=True),
     )
 
@@ -231,7 +241,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _drain(text: str) -> float:
+def _patience(text: str) -> float:
     import argparse
 
     try:

@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from ops_server import environment, scripted, serving
+from ops_server import process, scripted, serving, where, written
 
 from resilience.ops.cli import main
 from resilience.testing import LoopbackProvider
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@contextlib.asynccontextmanager
-async def process(*arguments: str, **variables: str) -> AsyncIterator[Any]:
-    """A child process that is gone afterwards, whatever happens."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "resilience", *arguments, env=environment(**variables),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
-
-
-async def where(child: Any) -> str:
-    """The address that it prints."""
-    line = (await asyncio.wait_for(child.stdout.readline(), 60)).decode()
-    found = re.search(r"http://\S+", line)
-    assert found is not None, (line, (await child.stderr.read()).decode())
-    return found[0]
-
-
-def written(folder: Path, provider: LoopbackProvider) -> str:
-    target = {"model": "openai/gpt-4o-mini", "api_base": provider.openai_base, "api_key": "sk-planted-secret"}
-    file = folder / "resilience.json"
-    file.write_text(json.dumps({"routes": {"chat": {"targets": [{**target, "provider": "openai"}]}}}))
-    return str(file)
 
 
 async def test_sigterm_answers_what_is_on_its_way_ends_event_streams_and_leaves_in_peace(tmp_path: Path) -> None:
     with LoopbackProvider(latency_seconds=0.6) as provider:
-        async with process("serve", written(tmp_path, provider), "--port", "0") as child:
+        async with process("serve", written(tmp_path, provider), "--port", "0", "--notice-seconds", "0.2") as child:
             url = await where(child)
             async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
                 assert (await client.get("/ready")).status_code == 200
@@ -117,6 +84,7 @@ async def test_with_a_token_it_listens_there(tmp_path: Path) -> None:
         (["serve", "nowhere.yaml"], None, "there is no such file"),
         (["serve", "FILE", "--port", "99999"], None, "0 to 65535"),
         (["serve", "FILE", "--drain-seconds", "soon"], None, "0 to 3600"),
+        (["serve", "FILE", "--notice-seconds", "-1"], None, "0 to 3600"),
         (["serve", "FILE"], "raed:the-secret", "role that is not known"),
         (["serve", "FILE"], "admin:", "no usable token"),
         (["serve", "FILE"], " , ", "holds no token"),
