@@ -13,7 +13,7 @@ from resilience.errors import ConfigurationError, ResilienceError, UnknownNameEr
 from resilience.ops.status import harmless
 from resilience.settings.storage import shown_address
 from resilience.storage.names import Name
-from resilience.storage.redis import RedisStore, client_errors, load_client
+from resilience.storage.redis import RedisStore, UnusableKeyError, client_errors, load_client
 from resilience.storage.row import closed_row, isolated_row, read_row, why_no_row
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _with_store(address: str, work: Callable[[RedisStore], Awaitable[T]]) -> T:
         try:
             await store.connect()
             return await work(store)
-        except (OSError, client_errors()) as error:
+        except (OSError, UnusableKeyError, client_errors()) as error:
             said = " ".join(str(error).split()) or "no answer"
             raise StorageError(f"{shown_address(address)}: {said}") from None
         finally:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import ConfigurationError
+from resilience.errors import ConfigurationError, ResilienceError
 from resilience.settings.storage import split_address
 from resilience.storage.cluster import moved_to, nodes
 from resilience.storage.names import Name, read_name, write_name
@@ -19,7 +19,7 @@ from resilience.storage.row import Row, read_row
 from resilience.storage.server_clock import ServerClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from resilience.storage.cluster import Place
 
@@ -31,6 +31,10 @@ MEMBER_SECONDS: Final = 15.0
 """A process that has not shown itself for so long is not counted any more."""
 NAMED_SECONDS: Final = 900.0
 """A breaker of which nobody has said for so long that he has it is not listed any more."""
+
+
+class UnusableKeyError(ResilienceError):
+    """Under a key of ours stands what is none of ours. It is not ours to delete either; its name tells a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ class RedisStore:
         place = self._places[0]
         self._client = self._connected(place)
         try:
-            await self._client.get(self._revision)
+            await self.revision()
         except _redis().exceptions.ResponseError as error:
             moved = moved_to(error)
             if moved is None:
@@ -145,7 +149,7 @@ class RedisStore:
             await self._client.aclose()
             place = moved
             self._client = self._connected(place)
-            await self._client.get(self._revision)
+            await self.revision()
         await self.time()
         listening = self._connected(place, patient=True)
         self._news = listening.pubsub(ignore_subscribe_messages=True)
@@ -197,11 +201,17 @@ class RedisStore:
 
     async def revision(self) -> int:
         """A number that grows with every change; smaller than before only where the store has forgotten."""
-        return int(await self._client.get(self._revision) or 0)
+        with _naming(self._revision):
+            found = await self._client.get(self._revision)
+        try:
+            return int(found or 0)
+        except ValueError:
+            raise UnusableKeyError(f"the key {self._revision} holds no number; delete it to go on") from None
 
     async def changed(self, since: int) -> list[str]:
         """The ids of the breakers that changed after a revision."""
-        found = await self._client.zrange(self._index, f"({since}" if since else "-inf", "+inf", byscore=True)
+        with _naming(self._index):
+            found = await self._client.zrange(self._index, f"({since}" if since else "-inf", "+inf", byscore=True)
         return [identity.decode(errors="replace") for identity in found]
 
     async def rows(self, ids: Sequence[str]) -> dict[str, Row | None]:
@@ -227,13 +237,15 @@ class RedisStore:
     async def members(self) -> list[str]:
         """The processes that have shown themselves lately."""
         alive_since = self.clock.server_ms(self._monotonic()) - MEMBER_SECONDS * 1000
-        found = await self._client.zrange(self._members, f"({alive_since}", "+inf", byscore=True)
+        with _naming(self._members):
+            found = await self._client.zrange(self._members, f"({alive_since}", "+inf", byscore=True)
         return [member.decode(errors="replace") for member in found]
 
     async def names(self) -> list[Name]:
         """The breakers that processes have lately said to have, the latest word last."""
         since = self.clock.server_ms(self._monotonic()) - NAMED_SECONDS * 1000
-        found = await self._client.zrange(self._breakers, f"({since}", "+inf", byscore=True)
+        with _naming(self._breakers):
+            found = await self._client.zrange(self._breakers, f"({since}", "+inf", byscore=True)
         return [name for raw in found if (name := read_name(raw)) is not None]
 
     # -- writing --------------------------------------------------------------------------------------------
@@ -306,9 +318,26 @@ class RedisStore:
     async def _run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
         source, digest = _SCRIPTS[name]
         try:
-            return await self._client.evalsha(digest, len(keys), *keys, *arguments)
-        except _redis().exceptions.NoScriptError:
-            return await self._client.eval(source, len(keys), *keys, *arguments)
+            try:
+                return await self._client.evalsha(digest, len(keys), *keys, *arguments)
+            except _redis().exceptions.NoScriptError:
+                return await self._client.eval(source, len(keys), *keys, *arguments)
+        except _redis().exceptions.ResponseError as error:
+            if "not an integer" in str(error):  # a script does not say which key it could not count on
+                await self.revision()
+            raise
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Name the key, as the server does not, where something of another type stands."""
+    try:
+        yield
+    except _redis().exceptions.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        message = f"the key {key} holds something of another type (WRONGTYPE); delete it to go on"
+        raise UnusableKeyError(message) from None
 
 
 def load_client() -> None:

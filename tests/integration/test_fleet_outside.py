@@ -133,3 +133,32 @@ def test_where_nothing_is_known_nothing_is_claimed(store: LoopbackStore, capsys:
     out = capsys.readouterr().out
     assert "0 processes in the fleet" in out
     assert "Nothing is known of any breaker" in out
+
+
+def test_garbage_where_changes_are_counted_is_named_until_somebody_deletes_it(
+    store: LoopbackStore, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.command("SET", "{resilience}:revision", "garbage")
+    peer.fail(5)  # its script is the first to stumble
+    assert eventually(lambda: peer.told("StorageDegraded"))
+    assert "the key {resilience}:revision holds no number; delete it" in peer.agent.trouble.reason
+    assert main(["isolate", "openai", "--kind", "provider", "--storage", store.url]) == 1
+    assert "{resilience}:revision holds no number" in capsys.readouterr().err
+    late = Peer(store.url)
+    try:
+        assert eventually(lambda: late.agent.trouble)
+        assert "{resilience}:revision" in late.agent.trouble.reason
+        store.command("DEL", "{resilience}:revision")
+        assert eventually(lambda: peer.agent.online and late.agent.online)
+        assert eventually(lambda: late.state == "open")
+    finally:
+        late.close()
+
+
+@pytest.mark.parametrize("key", ["revision", "index", "members", "breakers"])
+def test_a_key_of_another_type_is_named(store: LoopbackStore, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store.command("LPUSH", f"{{resilience}}:{key}", "somebody else's")
+    assert main(["status", "--storage", store.url]) == 1
+    told = capsys.readouterr().err
+    assert f"the key {{resilience}}:{key} holds something of another type" in told
+    assert told.count("\n") == 1
