@@ -121,7 +121,7 @@ def steer_fleet(
 
     async def steer(store: RedisStore) -> SharedBreaker:
         there = await store.names()
-        moved = [Name(row.id, row.name, row.role) for row in await _rows(store)]
+        moved = await _moved(store)
         meant = {one.id: one for one in (*moved, *there) if one.name == name and kind in {None, one.role}}
         if len(meant) > 1:
             kinds = {one.role for one in meant.values()}
@@ -178,12 +178,11 @@ async def _status(store: RedisStore) -> FleetStatus:
     breakers, unreadable = [], []
     for identity, row in rows.items():
         named, found = names.get(identity), raw[identity]
-        kind, _, rest = identity.partition(":")
         if row is not None:
             breakers.append(_shared(row))
         elif found is not None or (what := await store.type_of(identity)) not in {"none", "string"}:
             why = why_no_row(found) if found is not None else f"what stands there is garbage (a {what})"
-            who = named or Name(identity, rest, kind)
+            who = named or _by_id(identity)
             unreadable.append(Unreadable(who.name, who.role, why))
         elif named is not None:
             breakers.append(SharedBreaker(named.name, named.role, "closed", None, None, None, 0, 0))
@@ -195,9 +194,21 @@ def _order(one: SharedBreaker | Unreadable) -> tuple[int, str]:
     return _KINDS.index(one.kind) if one.kind in _KINDS else len(_KINDS), one.name
 
 
-async def _rows(store: RedisStore) -> list[Row]:
-    found = await store.rows(await store.changed(0))
-    return [row for row in found.values() if row is not None]
+async def _moved(store: RedisStore) -> list[Name]:
+    """Breakers that have a row; of one that cannot be read the id tells the rest."""
+    names = []
+    for identity, raw in (await store.raw_rows(await store.changed(0))).items():
+        row = read_row(raw, store.clock)
+        if row is not None:
+            names.append(Name(row.id, row.name, row.role))
+        elif raw is not None:
+            names.append(_by_id(identity))
+    return names
+
+
+def _by_id(identity: str) -> Name:
+    role, _, name = identity.partition(":")
+    return Name(identity, name, role)
 
 
 def _shared(row: Row) -> SharedBreaker:

@@ -10,7 +10,7 @@ from fleet_members import Peer, eventually
 
 from resilience.errors import UnknownNameError
 from resilience.ops.cli import main
-from resilience.ops.fleet import read_fleet, render, steer_fleet
+from resilience.ops.fleet import StorageError, read_fleet, render, steer_fleet
 from resilience.storage.names import Name, read_name, write_name
 
 if TYPE_CHECKING:
@@ -126,6 +126,16 @@ def test_a_row_that_cannot_be_read_is_told_and_nothing_is_said_to_be_well(
     told = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in told["unreadable"]] == ["openai"]
     assert [one["name"] for one in told["breakers"]] == ["t"]
+
+
+def test_a_breaker_whose_row_a_newer_version_wrote_is_left_to_that_one(store: LoopbackStore) -> None:
+    store.command("SET", ROW, '{"v": 99}')
+    store.command("ZADD", "{resilience}:index", "1", "provider:openai")  # and nobody has said that he has it
+    assert [one.name for one in read_fleet(store.url).unreadable] == ["openai"]
+    with pytest.raises(StorageError, match="a newer version of this package wrote 'openai'"):
+        steer_fleet(store.url, "reset", "openai")
+    store.command("SET", ROW, "garbage")
+    assert steer_fleet(store.url, "reset", "openai").state == "closed"
 
 
 def test_where_nothing_is_known_nothing_is_claimed(store: LoopbackStore, capsys: pytest.CaptureFixture[str]) -> None:
