@@ -31,6 +31,8 @@ MEMBER_SECONDS: Final = 15.0
 """A process that has not shown itself for so long is not counted any more."""
 NAMED_SECONDS: Final = 900.0
 """A breaker of which nobody has said for so long that he has it is not listed any more."""
+_NO_REVISION: Final = 1 << 52
+"""Later than any."""
 
 
 class UnusableKeyError(ResilienceError):
@@ -323,8 +325,10 @@ class RedisStore:
             except _redis().exceptions.NoScriptError:
                 return await self._client.eval(source, len(keys), *keys, *arguments)
         except _redis().exceptions.ResponseError as error:
-            if "not an integer" in str(error):  # a script does not say which key it could not count on
+            if any(word in str(error) for word in ("WRONGTYPE", "not an integer")):
+                # A script does not say on which key it has stumbled; to read those that all rows share does.
                 await self.revision()
+                await self.changed(_NO_REVISION)
             raise
 
 

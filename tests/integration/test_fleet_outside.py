@@ -165,6 +165,13 @@ def test_garbage_where_changes_are_counted_is_named_until_somebody_deletes_it(
         late.close()
 
 
+def test_a_script_that_stumbles_over_the_index_names_it(store: LoopbackStore, peer: Peer) -> None:
+    store.command("SET", "{resilience}:index", "garbage")
+    peer.fail(5)
+    assert eventually(lambda: peer.agent.trouble)
+    assert "the key {resilience}:index holds something of another type" in peer.agent.trouble.reason
+
+
 @pytest.mark.parametrize("key", ["revision", "index", "members", "breakers"])
 def test_a_key_of_another_type_is_named(store: LoopbackStore, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     store.command("LPUSH", f"{{resilience}}:{key}", "somebody else's")
