@@ -127,6 +127,12 @@ class _Ops:
         if self._metrics is not None:
             self._ends.append(runtime.observe(self._metrics))
         self.draining = False
+        self._asked_ready_at: float | None = None
+
+    def since_asked_ready(self) -> float | None:
+        """How many seconds ago somebody asked whether we are ready, None: nobody ever has."""
+        at = self._asked_ready_at
+        return None if at is None else self._registry.clock.monotonic() - at
 
     def close(self) -> None:
         """Follow the runtime no more."""
@@ -156,6 +162,7 @@ class _Ops:
         routes = {
             name: bool(self._registry.rotation(name)) for name in self._runtime.settings.routes if "*" not in name
         }
+        self._asked_ready_at = self._registry.clock.monotonic()
         ready = all(routes.values()) and not self.draining
         body: dict[str, Any] = {"status": "draining" if self.draining else "ready" if ready else "not ready"}
         if self._gate.role(request) is not None:

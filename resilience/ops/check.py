@@ -68,7 +68,8 @@ def examine(settings: Settings) -> Findings:
         return findings
     quiet()
     variables = missing_variables(settings)
-    findings.problems += [f"{where} asks for {name}, which is not set" for where, name in variables.items()]
+    findings.problems += [_not_to_be_had(where, name) for where, name in variables.items()]
+    providers: set[str] = set()
     for name, route in settings.routes.items():
         if findings.lines:
             findings.lines.append("")
@@ -77,6 +78,7 @@ def examine(settings: Settings) -> Findings:
         for at, target in enumerate(route.targets):
             where = path(("routes", name, "targets", at))
             provider = _provider(target, where, findings)
+            providers |= {provider} if provider is not None else set()
             if provider is not None and not any(place.startswith(f"{where}.") for place in variables):
                 _look_for_keys(target, where, findings)
             rows.append(
@@ -87,7 +89,18 @@ def examine(settings: Settings) -> Findings:
             findings.lines.append(
                 "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             )
+    known = ", ".join(sorted(providers))
+    findings.notes += [
+        f"{path(('providers', key))}: no target of these settings has the provider {key!r}; known: {known or 'none'}"
+        for key in settings.unmatched_providers(providers)
+    ]
     return findings
+
+
+def _not_to_be_had(where: str, variable: str) -> str:
+    if not variable:
+        return f"{where}: 'os.environ/' names no variable; allowed: os.environ/NAME"
+    return f"{where} asks for {variable}, which is not set"
 
 
 def _told(name: str, route: RouteSettings, *, is_default: bool) -> list[str]:

@@ -8,8 +8,10 @@ import os
 import signal
 import socket
 import threading
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import ConfigurationError
 from resilience.ops.gate import SYNTAX, VARIABLE, is_loopback, read_tokens
 from resilience.runtime import MultiProviderFallback
@@ -19,6 +21,7 @@ try:
 
     from resilience.ops.app import create_app
     from resilience.ops.connection import Connection
+    from resilience.ops.leaving import NOTICE_SECONDS, Farewell, notice
 except ImportError as error:
     raise ConfigurationError("serve needs the extra: pip install 'litellm-resilience[ops]'") from error
 
@@ -43,15 +46,18 @@ def run_serve(
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
     drain_seconds: float = DRAIN_SECONDS,
+    notice_seconds: float = NOTICE_SECONDS,
     tell: Callable[[str], None] = print,
 ) -> int:
-    """Serve until SIGTERM or SIGINT; then answer what is on its way, and leave.
+    """Serve until SIGTERM or SIGINT; then say so, answer what is on its way, and leave. A second one ends it at once.
 
     Args:
         config: As for `MultiProviderFallback`.
         host: Where to listen. Anything but this machine needs a token in ``RESILIENCE_TOKEN``.
         port: 0: whatever the system gives.
-        drain_seconds: How long requests on their way may take after the signal.
+        drain_seconds: How long requests on their way may take after that.
+        notice_seconds: How long ``/ready`` says 503 after the signal while everything is served on. Nobody has asked it
+            in the last minute, or Ctrl-C on a terminal: no time at all.
         tell: Hears the address.
 
     Returns:
@@ -66,7 +72,7 @@ def run_serve(
     listener = listen(host, port)
     try:
         with MultiProviderFallback(config) as runtime:
-            server = Server(runtime, tokens, drain_seconds=drain_seconds)
+            server = Server(runtime, tokens, drain_seconds=drain_seconds, notice_seconds=notice_seconds)
             tell(f"resilience serves {address(listener)} ({_who_may(tokens)}; stop with Ctrl-C)")
             server.run(sockets=[listener])
     finally:
@@ -116,12 +122,19 @@ class Server(uvicorn.Server):
     """uvicorn with our limits, and a drain: readiness goes first, streams of events end, requests are answered."""
 
     def __init__(
-        self, runtime: MultiProviderFallback, tokens: Sequence[Token] = (), *, drain_seconds: float = DRAIN_SECONDS
+        self,
+        runtime: MultiProviderFallback,
+        tokens: Sequence[Token] = (),
+        *,
+        drain_seconds: float = DRAIN_SECONDS,
+        notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
         self.app = create_app(runtime, tokens=tokens)
+        self._notice_seconds = notice_seconds
+        self._leaves_at = inf
         super().__init__(
             uvicorn.Config(
-                self.app,
+                Farewell(self.app, lambda: self.should_exit),
                 http=Connection,
                 ws="none",
                 lifespan="off",
@@ -137,9 +150,19 @@ class Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """A signal: be ready for nobody, end the streams of events, and drain."""
-        self.app.state.ops.draining = True
-        super().handle_exit(sig, frame)
+        """A signal: be ready for nobody, end the streams of events, and leave when that has been noticed."""
+        del frame
+        ops = self.app.state.ops
+        if ops.draining:  # not the first: somebody does not want to wait
+            self.should_exit = self.force_exit = True
+            return
+        ops.draining = True
+        self._leaves_at = SYSTEM_CLOCK.monotonic() + notice(sig, self._notice_seconds, ops.since_asked_ready())
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: is it time to leave?"""
+        self.should_exit = self.should_exit or SYSTEM_CLOCK.monotonic() >= self._leaves_at
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,8 @@ def run_simulation(file: str, *, seed: int | None, as_json: bool, picture: str |
     Raises:
         ConfigurationError: The scenario, a baseline's name or the picture's path is wrong.
     """
+    if picture is not None:
+        _check_writable(Path(picture).expanduser(), picture)
     names = list(BASELINES) if "all" in baselines else list(baselines)
     found = simulate(SHIPPED.get(file, file), seed=seed, baselines=names)
     print(found.as_json() if as_json else found.as_text(), end="\n" if as_json else "")
@@ -48,3 +52,17 @@ def run_simulation(file: str, *, seed: int | None, as_json: bool, picture: str |
         except OSError as error:
             raise ConfigurationError(f"--picture {picture}: {error.strerror}") from error
     return 0
+
+
+def _check_writable(goal: Path, called: str) -> None:
+    """Find out before a run of minutes what would only be told after it. Makes nothing: the run may fail."""
+    place = goal if goal.exists() else goal.parent
+    why = None
+    if goal.is_dir():
+        why = errno.EISDIR
+    elif not goal.parent.is_dir():
+        why = errno.ENOTDIR if goal.parent.exists() else errno.ENOENT
+    elif not os.access(place, os.W_OK):
+        why = errno.EACCES
+    if why is not None:
+        raise ConfigurationError(f"--picture {called}: {os.strerror(why)}")

@@ -33,20 +33,29 @@ def add_commands(commands: Any, *, default_host: str = "127.0.0.1", default_port
         help="serve the page, health, events, metrics and /process over HTTP",
         description="Serves a runtime of FILE: a page at /, /health, /ready, /breakers, /events, /metrics and "
         "POST /process. Only this machine may ask unless RESILIENCE_TOKEN holds tokens: admin:TOKEN for full rights, "
-        "read:TOKEN for looking only, several separated by commas. SIGTERM: answers what is on its way, then leaves.",
+        "read:TOKEN for looking only, several separated by commas. SIGTERM: /ready says 503 while everything is still "
+        "served, then what is on its way is answered; a second one ends it at once.",
     )
     serve.add_argument("file", metavar="FILE", nargs="?", help="a YAML or JSON file (default: RESILIENCE_CONFIG)")
     serve.add_argument("--host", default=default_host, help=f"where to listen (default {default_host})")
     serve.add_argument("--port", type=_port, default=default_port, help=f"default {default_port}; 0: any free one")
     serve.add_argument(
-        "--drain-seconds", type=_drain, default=30.0, metavar="N", help="how long requests may end after SIGTERM (30)"
+        "--notice-seconds",
+        type=_patience,
+        default=5.0,
+        metavar="N",
+        help="how long /ready says 503 after SIGTERM before the server leaves (5; none where nobody has asked it in "
+        "the last minute, or at Ctrl-C on a terminal)",
+    )
+    serve.add_argument(
+        "--drain-seconds", type=_patience, default=30.0, metavar="N", help="how long requests may end after that (30)"
     )
 
     status = commands.add_parser(
         "status",
         help="who is out, why, since when, until when, who serves instead",
         description="Shows where a running server's breakers and routes stand. Exit status 1: some route has nobody "
-        "to serve it, or the server cannot be reached.",
+        "to serve it, the server or store cannot be reached, or what stands in the store cannot be read.",
     )
     status.add_argument("--json", action="store_true", help="the server's own document")
     status.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
@@ -84,6 +93,7 @@ def serve(chosen: argparse.Namespace) -> int:
         host=chosen.host,
         port=chosen.port,
         drain_seconds=chosen.drain_seconds,
+        notice_seconds=chosen.notice_seconds,
         tell=lambda line: print(line, flush=True),
     )
 
@@ -164,7 +174,14 @@ def _steer(chosen: argparse.Namespace, action: str, body: dict[str, str]) -> int
     if chosen.storage is not None:
         from resilience.ops.fleet import steer_fleet
 
-        one = steer_fleet(chosen.storage, action, chosen.name, kind=chosen.kind, reason=body.get("reason", ""))
+        one = steer_fleet(
+            chosen.storage,
+            action,
+            chosen.name,
+            kind=chosen.kind,
+            reason=body.get("reason", ""),
+            warn=lambda line: print(harmless(f"resilience: {line}"), file=sys.stderr),
+        )
         print(
             harmless(f"{one.kind} {one.name} is {one.state} in the fleet" + (f": {one.reason}" if one.reason else ""))
         )
@@ -207,8 +224,13 @@ def _server_look(chosen: argparse.Namespace) -> Look:
 def _fleet_look(chosen: argparse.Namespace) -> Look:
     from resilience.ops.fleet import as_json, read_fleet, render
 
-    # Which process serves which route is not in the store, so nothing here says that a route has nobody.
-    return lambda: ((as_json if chosen.json else render)(read_fleet(chosen.storage)), "good")
+    def look() -> tuple[str, str]:
+        found = read_fleet(chosen.storage)
+        # Which process serves which route is not in the store, so nothing here says that a route has nobody. But
+        # nobody may take "I cannot read it" for "all is well".
+        return (as_json if chosen.json else render)(found), "bad" if found.unreadable else "good"
+
+    return look
 
 
 def _port(text: str) -> int:
@@ -219,7 +241,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _drain(text: str) -> float:
+def _patience(text: str) -> float:
     import argparse
 
     try:

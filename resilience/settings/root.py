@@ -10,14 +10,23 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from resilience.errors import UnknownNameError
 from resilience.settings.breaker import BreakerSettings
-from resilience.settings.complaints import complaint, nearest, not_yet, path, refusal, shown, unknown_key
+from resilience.settings.complaints import (
+    NOT_AVAILABLE,
+    complaint,
+    nearest,
+    not_yet,
+    path,
+    refusal,
+    shown,
+    unknown_key,
+)
 from resilience.settings.routes import RouteSettings
 from resilience.settings.section import Count, Flag, Section, Text, given_over
 from resilience.settings.storage import checked_address
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pydantic_core import InitErrorDetails
 
@@ -115,6 +124,11 @@ class Settings(Section):
         fits = [key for key in self.providers if _is_prefix(key, name)]
         return self.providers[max(fits, key=len)] if fits else ProviderSettings(breaker=self.breaker)
 
+    def unmatched_providers(self, names: Iterable[str]) -> list[str]:
+        """The keys of ``providers`` that mean none of these providers."""
+        wanted = list(names)
+        return [key for key in self.providers if not any(_is_prefix(key, name) for name in wanted)]
+
     def route(self, name: str | None = None) -> RouteSettings:
         """A route by its name, None for the default one.
 
@@ -151,7 +165,12 @@ class Settings(Section):
     def _sort_keys(cls, data: dict[Any, Any]) -> tuple[dict[str, Any], list[InitErrorDetails]]:
         short = {key: data[key] for key in SHORT_FORM if key in data}
         known = [*cls.model_fields, *SHORT_FORM]
-        wrong = [complaint(unknown_key(key, known), str(key)) for key in data if key not in known]
+        # A route's, and not built yet: where it stands does not matter.
+        wrong = [
+            complaint(NOT_AVAILABLE if key == "hedge" else unknown_key(key, known), str(key))
+            for key in data
+            if key not in known
+        ]
         if "model_list" in data:
             wrong.append(complaint("a LiteLLM Router's arguments go to Settings.from_model_list"))
         ours = {key: value for key, value in data.items() if key in cls.model_fields}

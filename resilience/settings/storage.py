@@ -6,7 +6,7 @@ import re
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from resilience.settings.complaints import finished
+from resilience.settings.complaints import finished, nearest
 
 SCHEMES: Final = {
     "redis": "redis",
@@ -18,6 +18,27 @@ SCHEMES: Final = {
 DEFAULT_PREFIX: Final = "resilience"
 _ALLOWED: Final = "an address such as redis://host:6379/0 (also rediss://, valkey://, valkeys://, unix://)"
 _PREFIX: Final = re.compile(r"[\w.:/-]{1,64}")
+_OPTIONS: Final = ("prefix", "db", "username", "password", "client_name")
+_TLS_OPTIONS: Final = (
+    "ssl_ca_certs",
+    "ssl_ca_data",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_ciphers",
+    "ssl_keyfile",
+    "ssl_password",
+)
+"""What the redis client takes of TLS. Its other options stand in no address: limits and formats are ours to choose."""
+_OPTION_NAME: Final = re.compile(r"[a-z_]{1,24}")
+_VALUES: Final = {
+    "prefix": (_PREFIX, "1 to 64 letters, digits, and . : / _ -"),
+    "db": (re.compile(r"[0-9]{1,9}"), "a database's number"),
+    "client_name": (re.compile(r"[!-~]{1,64}"), "1 to 64 printable ASCII characters without spaces"),
+    "ssl_cert_reqs": (re.compile(r"none|optional|required"), "none, optional or required"),
+    "ssl_check_hostname": (re.compile(r"true|false", re.IGNORECASE), "true or false"),
+}
 
 
 def checked_address(value: object) -> object:
@@ -56,13 +77,39 @@ def split_address(address: str) -> tuple[str, str]:
         raise ValueError(f"this address names no host; allowed: {_ALLOWED}")
     if port == 0:
         raise ValueError("port 0 is not allowed; allowed: 1 to 65535")
+    if parts.fragment or any("@" in part for part in (path, *(name for name, _ in given)) if scheme != "unix"):
+        raise ValueError(
+            "a user's or password's special characters must be percent-encoded: # as %23, / as %2F, ? as %3F"
+        )
+    if scheme != "unix" and not re.fullmatch(r"/?|/[0-9]{1,9}/?", path):
+        raise ValueError("the path must be a database's number, as in redis://host:6379/0")
+    _check_options(given, has_tls=scheme == "rediss")
     prefix = dict(given).get("prefix", DEFAULT_PREFIX)
-    if not _PREFIX.fullmatch(prefix):
-        raise ValueError("prefix: allowed: 1 to 64 letters, digits, and . : / _ -")
     query = urlencode([(key, text) for key, text in given if key != "prefix"])
     # By hand: urlunsplit drops the empty host of unix:///path only where it must not.
     rest = urlunsplit(("", "", parts.path, query, ""))
     return f"{scheme}://{parts.netloc}{rest}", prefix
+
+
+def _check_options(given: list[tuple[str, str]], *, has_tls: bool) -> None:
+    """Refuse what the redis client would meet with a traceback, and what it would quietly ignore."""
+    allowed = (*_OPTIONS, *(_TLS_OPTIONS if has_tls else ()))
+    seen = set()
+    for name, text in given:
+        # What looks like no option may be a piece of a password that was not percent-encoded.
+        called = f"option {name}" if _OPTION_NAME.fullmatch(name) else "an option"
+        if name in _TLS_OPTIONS and not has_tls:
+            raise ValueError(f"{called}: allowed with rediss:// and valkeys:// only")
+        if name not in allowed:
+            near = nearest(name, allowed)
+            guess = f"did you mean {near}? " if near else ""
+            raise ValueError(f"{called} is not allowed; {guess}allowed: {', '.join(allowed)}")
+        if name in seen:
+            raise ValueError(f"{called} is given twice")
+        seen.add(name)
+        pattern, what = _VALUES.get(name, (None, ""))
+        if pattern is not None and not pattern.fullmatch(text):
+            raise ValueError(f"{name}: allowed: {what}")
 
 
 def shown_address(address: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resilience.simulator.policies import Process
     from resilience.simulator.scenario import FleetSettings
     from resilience.simulator.store import Document, Told
+    from resilience.storage.names import Name
     from resilience.storage.row import Row
 
 _EPOCH_SECONDS: Final = 1_767_225_600.0  # the store's wall clock begins with 2026
@@ -178,6 +179,9 @@ class StoreLine:
     async def leave(self, member: str) -> None:
         """Say that this process goes."""
         await self.show(member)
+
+    async def introduce(self, names: Sequence[Name]) -> None:
+        """Say which breakers this process has: nobody looks from outside, so nothing is sent."""
 
     async def move(self, identity: str, mode: str, generation: int, state: str, payload: str) -> Reply:
         """Compare and set one transition."""

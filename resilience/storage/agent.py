@@ -355,6 +355,7 @@ class Agent:
         revision = await self._store.revision()
         ids = set(await self._store.changed(0)) | {seat.identity for seat in self._seating.members()}
         self._seating.take(await self._store.rows(sorted(ids)), whole=True)
+        await self._store.introduce(self._seating.names())
         self._revision = revision
 
     async def _welcome(self) -> None:
@@ -362,6 +363,7 @@ class Agent:
         fresh = self._seating.fresh()
         if fresh:
             self._seating.take(await self._store.rows(fresh), whole=True)
+            await self._store.introduce(self._seating.names(fresh))
         self._tell_known()
 
     def _tell_known(self) -> None:

@@ -11,14 +11,15 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from resilience.clock import SYSTEM_CLOCK
-from resilience.errors import ConfigurationError
+from resilience.errors import ConfigurationError, ResilienceError
 from resilience.settings.storage import split_address
 from resilience.storage.cluster import moved_to, nodes
+from resilience.storage.names import Name, read_name, write_name
 from resilience.storage.row import Row, read_row
 from resilience.storage.server_clock import ServerClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from resilience.storage.cluster import Place
 
@@ -28,6 +29,14 @@ ANSWER_SECONDS: Final = 1.0
 EAGER_PAUSE_SECONDS: Final = 1.0
 MEMBER_SECONDS: Final = 15.0
 """A process that has not shown itself for so long is not counted any more."""
+NAMED_SECONDS: Final = 900.0
+"""A breaker of which nobody has said for so long that he has it is not listed any more."""
+_NO_REVISION: Final = 1 << 52
+"""Later than any."""
+
+
+class UnusableKeyError(ResilienceError):
+    """Under a key of ours stands what is none of ours. It is not ours to delete either; its name tells a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,9 @@ class Store(Protocol):
     async def leave(self, member: str) -> None:
         """Say that this process goes."""
 
+    async def introduce(self, names: Sequence[Name]) -> None:
+        """Say which breakers this process has, for the people who look from outside."""
+
     async def move(self, identity: str, mode: str, generation: int, state: str, payload: str) -> Reply:
         """Compare and set one transition."""
 
@@ -101,7 +113,8 @@ class RedisStore:
         # One hash tag for all keys: in a cluster they live on one node, and a script may use several of them.
         self._base = f"{{{prefix}}}:"
         self.channel = f"{self._base}news"
-        self._index, self._revision, self._members = (self._base + name for name in ("index", "revision", "members"))
+        self._index, self._revision = self._base + "index", self._base + "revision"
+        self._members, self._breakers = self._base + "members", self._base + "breakers"
         self.clock = ServerClock()
         self._monotonic = SYSTEM_CLOCK.monotonic
         self._client: Any = None
@@ -130,7 +143,7 @@ class RedisStore:
         place = self._places[0]
         self._client = self._connected(place)
         try:
-            await self._client.get(self._revision)
+            await self.revision()
         except _redis().exceptions.ResponseError as error:
             moved = moved_to(error)
             if moved is None:
@@ -138,7 +151,7 @@ class RedisStore:
             await self._client.aclose()
             place = moved
             self._client = self._connected(place)
-            await self._client.get(self._revision)
+            await self.revision()
         await self.time()
         listening = self._connected(place, patient=True)
         self._news = listening.pubsub(ignore_subscribe_messages=True)
@@ -190,19 +203,33 @@ class RedisStore:
 
     async def revision(self) -> int:
         """A number that grows with every change; smaller than before only where the store has forgotten."""
-        return int(await self._client.get(self._revision) or 0)
+        with _naming(self._revision):
+            found = await self._client.get(self._revision)
+        try:
+            return int(found or 0)
+        except ValueError:
+            raise UnusableKeyError(f"the key {self._revision} holds no number; delete it to go on") from None
 
     async def changed(self, since: int) -> list[str]:
         """The ids of the breakers that changed after a revision."""
-        found = await self._client.zrange(self._index, f"({since}" if since else "-inf", "+inf", byscore=True)
+        with _naming(self._index):
+            found = await self._client.zrange(self._index, f"({since}" if since else "-inf", "+inf", byscore=True)
         return [identity.decode(errors="replace") for identity in found]
 
     async def rows(self, ids: Sequence[str]) -> dict[str, Row | None]:
         """Rows by id; None where there is none, or one that cannot be read."""
+        return {identity: read_row(raw, self.clock) for identity, raw in (await self.raw_rows(ids)).items()}
+
+    async def raw_rows(self, ids: Sequence[str]) -> dict[str, bytes | None]:
+        """What stands where rows should, by id; None where there is nothing, or something of another type."""
         if not ids:
             return {}
         found = await self._client.mget([self._row_key(identity) for identity in ids])
-        return {identity: read_row(raw, self.clock) for identity, raw in zip(ids, found, strict=True)}
+        return dict(zip(ids, found, strict=True))
+
+    async def type_of(self, identity: str) -> str:
+        """The store's own type of what stands where a row should: ``string``, ``list`` ..., or ``none``."""
+        return bytes(await self._client.type(self._row_key(identity))).decode()
 
     async def news(self, seconds: float) -> bytes | None:
         """The next message, None if none comes within ``seconds``."""
@@ -212,8 +239,16 @@ class RedisStore:
     async def members(self) -> list[str]:
         """The processes that have shown themselves lately."""
         alive_since = self.clock.server_ms(self._monotonic()) - MEMBER_SECONDS * 1000
-        found = await self._client.zrange(self._members, f"({alive_since}", "+inf", byscore=True)
+        with _naming(self._members):
+            found = await self._client.zrange(self._members, f"({alive_since}", "+inf", byscore=True)
         return [member.decode(errors="replace") for member in found]
+
+    async def names(self) -> list[Name]:
+        """The breakers that processes have lately said to have, the latest word last."""
+        since = self.clock.server_ms(self._monotonic()) - NAMED_SECONDS * 1000
+        with _naming(self._breakers):
+            found = await self._client.zrange(self._breakers, f"({since}", "+inf", byscore=True)
+        return [name for raw in found if (name := read_name(raw)) is not None]
 
     # -- writing --------------------------------------------------------------------------------------------
 
@@ -229,6 +264,19 @@ class RedisStore:
     async def leave(self, member: str) -> None:
         """Say that this process goes."""
         await self._client.zrem(self._members, member)
+
+    async def introduce(self, names: Sequence[Name]) -> None:
+        """Say which breakers this process has. Each ages by itself: callers' own addresses make ever new providers."""
+        if not names:
+            return
+        now = self.clock.server_ms(self._monotonic())
+        # For people only: where this key is not to be had, state is shared all the same.
+        with contextlib.suppress(_redis().exceptions.ResponseError):
+            async with self._client.pipeline(transaction=False) as together:
+                together.zadd(self._breakers, {write_name(name): now for name in names})
+                together.zremrangebyscore(self._breakers, "-inf", now - NAMED_SECONDS * 1000)
+                together.pexpire(self._breakers, round(NAMED_SECONDS * 1000))
+                await together.execute()
 
     async def move(self, identity: str, mode: str, generation: int, state: str, payload: str) -> Reply:
         """Compare and set one transition. ``mode``: move, force (a person's word) or extend (a later end)."""
@@ -272,9 +320,28 @@ class RedisStore:
     async def _run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
         source, digest = _SCRIPTS[name]
         try:
-            return await self._client.evalsha(digest, len(keys), *keys, *arguments)
-        except _redis().exceptions.NoScriptError:
-            return await self._client.eval(source, len(keys), *keys, *arguments)
+            try:
+                return await self._client.evalsha(digest, len(keys), *keys, *arguments)
+            except _redis().exceptions.NoScriptError:
+                return await self._client.eval(source, len(keys), *keys, *arguments)
+        except _redis().exceptions.ResponseError as error:
+            if any(word in str(error) for word in ("WRONGTYPE", "not an integer")):
+                # A script does not say on which key it has stumbled; to read those that all rows share does.
+                await self.revision()
+                await self.changed(_NO_REVISION)
+            raise
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Name the key, as the server does not, where something of another type stands."""
+    try:
+        yield
+    except _redis().exceptions.ResponseError as error:
+        if "WRONGTYPE" not in str(error):
+            raise
+        message = f"the key {key} holds something of another type (WRONGTYPE); delete it to go on"
+        raise UnusableKeyError(message) from None
 
 
 def load_client() -> None:

@@ -54,6 +54,14 @@ def is_newer(found: dict[str, Any]) -> bool:
     return isinstance(version, int) and version > VERSION
 
 
+def why_no_row(raw: bytes | str) -> str:
+    """Why what stands in the store cannot be read as a row, for people."""
+    found = read_json(raw)
+    if found is not None and is_newer(found):
+        return f"a newer version of this package wrote it (format {found['v']}, known here: {VERSION})"
+    return "what stands there is garbage"
+
+
 def read_row(raw: bytes | str | None, clock: ServerClock) -> Row | None:
     """A row as it stands in the store; None where it is garbage or a newer version's."""
     found = read_json(raw)

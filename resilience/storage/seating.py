@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from resilience.clock import SYSTEM_CLOCK
+from resilience.storage.names import Name
 from resilience.storage.seat import Seat
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class Seating:
                 if not self._seats[identity]:
                     del self._seats[identity]
             return [seat for identity in chosen for seat in self._seats.get(identity, ())]
+
+    def names(self, ids: Iterable[str] | None = None) -> list[Name]:
+        """What people call them, all of them or those of some names."""
+        return [Name(seat.identity, seat.breaker.label, seat.breaker.role) for seat in self.members(ids)]
 
     def take(self, rows: Mapping[str, Row | None], *, whole: bool = False) -> None:
         """Tell the seats what the store says.

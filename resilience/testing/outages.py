@@ -259,10 +259,10 @@ def outage(
             raise ValueError(f"outage of {provider!r}: unknown kind {str(word)!r}; allowed: {', '.join(SHAPES)}")
     if not isinstance(provider, str) or not provider.strip():
         raise ValueError(f"outage of {provider!r}: name a provider, such as 'openai', or '*' for all")
-    if not 0 < share <= 1:
+    if not _is_number(share) or not 0 < share <= 1:
         raise ValueError(f"outage of {provider!r}: share {share!r}; allowed: more than 0, at most 1")
     for name, value in (("retry_after", retry_after), ("seconds", seconds), ("chunks", chunks)):
-        if value is not None and value < 0:
+        if value is not None and (not _is_number(value) or not value >= 0):
             raise ValueError(f"outage of {provider!r}: {name} {value!r}; allowed: 0 or more")
     return Outage(
         provider,
@@ -275,6 +275,10 @@ def outage(
         seed=seed,
         clock=clock,
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def struck(provider: str, model: str) -> Outage | None:

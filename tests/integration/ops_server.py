@@ -1,10 +1,13 @@
-"""The ops app on a real socket, beside a scripted runtime."""
+"""The ops app on a real socket, beside a scripted runtime; and `resilience serve` as a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -16,6 +19,9 @@ from resilience.testing.upstream import ScriptedUpstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from resilience.testing import LoopbackProvider
 
 CONFIG: dict[str, Any] = {
     "routes": {
@@ -71,3 +77,35 @@ def environment(**more: str) -> dict[str, str]:
     dropped = {"RESILIENCE_TOKEN", "RESILIENCE_URL", "RESILIENCE_CONFIG", "PROMETHEUS_MULTIPROC_DIR"}
     kept = {key: value for key, value in os.environ.items() if key not in dropped}
     return {**kept, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **more}
+
+
+@contextlib.asynccontextmanager
+async def process(*arguments: str, stdin: int | None = None, **variables: str) -> AsyncIterator[Any]:
+    """A child process that is gone afterwards, whatever happens."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "resilience", *arguments, env=environment(**variables),
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+
+
+async def where(child: Any) -> str:
+    """The address that it prints."""
+    line = (await asyncio.wait_for(child.stdout.readline(), 60)).decode()
+    found = re.search(r"http://\S+", line)
+    assert found is not None, (line, (await child.stderr.read()).decode())
+    return found[0]
+
+
+def written(folder: Path, provider: LoopbackProvider) -> str:
+    """A settings file with one target at a provider."""
+    target = {"model": "openai/gpt-4o-mini", "api_base": provider.openai_base, "api_key": "sk-planted-secret"}
+    file = folder / "resilience.json"
+    file.write_text(json.dumps({"routes": {"chat": {"targets": [{**target, "provider": "openai"}]}}}))
+    return str(file)

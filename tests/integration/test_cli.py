@@ -92,6 +92,28 @@ def test_check_names_the_variable_that_a_file_asks_for_and_the_usual_key(
     assert len(problems) == 2  # the third target has its key, and the second one's usual key is not asked for
 
 
+def test_check_says_that_a_reference_names_no_variable(
+    file: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", file("routes: {chat: {targets: [{model: openai/x, api_key: os.environ/}]}}")]) == 1
+    told = capsys.readouterr().err
+    assert (
+        told == "problem: routes.chat.targets[0].api_key: 'os.environ/' names no variable; allowed: os.environ/NAME\n"
+    )
+
+
+def test_check_notes_a_provider_that_no_target_has(
+    file: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = "{model: openai/x, api_key: k}"
+    east = "{model: azure/x, api_key: k, api_base: https://east.example.com, api_version: v}"
+    text = f"routes: {{chat: {{targets: [{target}, {east}]}}}}\nproviders: {{opnai: {{}}, openai: {{}}, azure: {{}}}}"
+    assert main(["check", file(text)]) == 0  # the callback may meet it
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    known = "azure/east.example.com:443, openai"
+    assert notes == [f"note: providers.opnai: no target of these settings has the provider 'opnai'; known: {known}"]
+
+
 def test_check_tells_every_unknown_model_at_once(
     file: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,8 +201,11 @@ def test_a_simulation_prints_what_callers_would_have_noticed(
     assert (found["seed"], found["policies"][0]["availability"]) == (4, 1.0)
     assert main(["simulate", told, "--baseline", "nginx"]) == 1
     assert "there is no baseline 'nginx'" in capsys.readouterr().err
-    assert main(["simulate", told, "--picture", str(tmp_path / "none" / "x.svg")]) == 1
-    assert "No such file" in capsys.readouterr().err
+    for bad, why in ((tmp_path / "none" / "x.svg", "No such file"), (tmp_path, "Is a directory")):
+        assert main(["simulate", told, "--picture", str(bad)]) == 1
+        shown = capsys.readouterr()
+        assert why in shown.err
+        assert shown.out == "", "told before the run"
 
 
 @pytest.mark.parametrize(

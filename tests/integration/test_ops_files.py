@@ -53,8 +53,9 @@ def test_the_deployment_keeps_what_was_promised() -> None:
     assert container["livenessProbe"]["httpGet"] == {"path": "/health", "port": 8000}
     assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 8000}
     drain = float(container["args"][container["args"].index("--drain-seconds") + 1])
-    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] > drain + pause
+    notice = float(container["args"][container["args"].index("--notice-seconds") + 1])
+    assert pod["terminationGracePeriodSeconds"] > drain + notice
+    assert notice >= container["readinessProbe"]["periodSeconds"], "somebody sees it"
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
     assert parts["Service"]["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
 

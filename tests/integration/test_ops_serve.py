@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from ops_server import environment, scripted, serving
+from ops_server import process, scripted, serving, where, written
 
 from resilience.ops.cli import main
 from resilience.testing import LoopbackProvider
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-@contextlib.asynccontextmanager
-async def process(*arguments: str, **variables: str) -> AsyncIterator[Any]:
-    """A child process that is gone afterwards, whatever happens."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "resilience", *arguments, env=environment(**variables),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
-
-
-async def where(child: Any) -> str:
-    """The address that it prints."""
-    line = (await asyncio.wait_for(child.stdout.readline(), 60)).decode()
-    found = re.search(r"http://\S+", line)
-    assert found is not None, (line, (await child.stderr.read()).decode())
-    return found[0]
-
-
-def written(folder: Path, provider: LoopbackProvider) -> str:
-    target = {"model": "openai/gpt-4o-mini", "api_base": provider.openai_base, "api_key": "sk-planted-secret"}
-    file = folder / "resilience.json"
-    file.write_text(json.dumps({"routes": {"chat": {"targets": [{**target, "provider": "openai"}]}}}))
-    return str(file)
 
 
 async def test_sigterm_answers_what_is_on_its_way_ends_event_streams_and_leaves_in_peace(tmp_path: Path) -> None:
     with LoopbackProvider(latency_seconds=0.6) as provider:
-        async with process("serve", written(tmp_path, provider), "--port", "0") as child:
+        async with process("serve", written(tmp_path, provider), "--port", "0", "--notice-seconds", "0.2") as child:
             url = await where(child)
             async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
                 assert (await client.get("/ready")).status_code == 200
@@ -117,6 +84,7 @@ async def test_with_a_token_it_listens_there(tmp_path: Path) -> None:
         (["serve", "nowhere.yaml"], None, "there is no such file"),
         (["serve", "FILE", "--port", "99999"], None, "0 to 65535"),
         (["serve", "FILE", "--drain-seconds", "soon"], None, "0 to 3600"),
+        (["serve", "FILE", "--notice-seconds", "-1"], None, "0 to 3600"),
         (["serve", "FILE"], "raed:the-secret", "role that is not known"),
         (["serve", "FILE"], "admin:", "no usable token"),
         (["serve", "FILE"], " , ", "holds no token"),
@@ -125,7 +93,17 @@ async def test_with_a_token_it_listens_there(tmp_path: Path) -> None:
         (["status", "--url", "http://127.0.0.1:1"], None, "cannot be reached"),
         (["status", "--storage", "redis://127.0.0.1:1"], None, "redis"),
         (["isolate", "gpt", "--storage", "ftp://x"], None, "--storage"),
+        (["isolate", "gpt", "--storage", "redis://:the-secret@x?foo=1"], None, "--storage: option foo is not allowed"),
+        (["status", "--storage", "redis://x/abc"], None, "--storage: the path must be a database's number"),
+        (["status", "--storage", "rediss://127.0.0.1:1?ssl_ca_certs=/none.pem"], None, "rediss://127.0.0.1:1"),
         (["status", "--url", "http://127.0.0.1:1", "--storage", "redis://x"], None, "exclude each other"),
+        (["status", "--url", "http://127.0.0.1:abc"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://127.0.0.1:99999"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://127.0.0.1:0"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://exa mple.com"], None, "allowed: http://HOST:PORT"),
+        (["isolate", "x", "--url", "http://[::1"], None, "allowed: http://HOST:PORT"),
+        (["status", "--url", "http://ops:the-secret@127.0.0.1:1"], None, "put the token into RESILIENCE_TOKEN"),
+        (["status", "--url", "http://ops:the/the-secret@127.0.0.1:1"], None, "put the token into RESILIENCE_TOKEN"),
         (["isolate"], None, "NAME"),
     ],
 )
@@ -215,6 +193,40 @@ async def test_a_redirect_does_not_carry_the_token_away(capsys: pytest.CaptureFi
         assert await asyncio.to_thread(main, ["status", "--url", f"http://127.0.0.1:{port}"]) == 1
     assert len(seen) == 1
     assert "302" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b'{"status": "ok"}', "is no resilience server: its /{path} has no {missing}"),
+        (b"[]", "is no resilience server: its /{path} has no {missing}"),
+        (b"<html>hi</html>", "is no resilience server: its /{path} is no JSON"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "is no resilience server: what answers there does not speak HTTP"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"a"', "broke off in the middle of its answer"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "path", "missing"),
+    [
+        (["status"], "status", "headline, at, routes, breakers"),
+        (["isolate", "x"], "breakers", "providers, targets"),
+        (["reset", "x", "--kind", "target"], "breakers/target/x/reset", "role, name, state, reason"),
+    ],
+)
+async def test_something_else_at_that_address_is_said_in_one_line(
+    answer: bytes, said: str, command: list[str], path: str, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        is_raw = answer.startswith((b"SSH", b"HTTP"))
+        writer.write(answer if is_raw else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+        writer.close()
+
+    server = await asyncio.start_server(elsewhere, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await asyncio.to_thread(main, [*command, "--url", url]) == 1
+    assert capsys.readouterr().err == f"resilience: {url} {said.format(path=path, missing=missing)}\n"
 
 
 def test_ops_files_are_written_and_not_over_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ class Line:
     async def show(self, member: str) -> None:
         await self.ask(lambda: None)
 
-    leave = show
+    leave = introduce = show
 
     async def script(self, name: str, *arguments: Any) -> Reply:
         word, row, at = await self.ask(lambda: _copied(getattr(self.network.server, name)(*arguments)))

@@ -159,6 +159,7 @@ def test_litellms_own_parameters_are_no_slips(key: str) -> None:
     [
         (chat("a", hedge={"after_seconds": 2.0}), "routes.chat.hedge: not available in this version"),
         (chat("a", hedge=5), "routes.chat.hedge: not available in this version"),
+        ({"hedge": {"after_seconds": 2.0}}, "hedge: not available in this version"),
     ],
 )
 def test_a_key_that_is_not_built_yet_is_refused_in_exactly_these_words(data: object, told: str) -> None:
