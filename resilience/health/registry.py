@@ -345,8 +345,8 @@ class HealthRegistry:
         policy = self.settings.target_breaker
         found = health.in_flight.notice(now, policy.overdue_factor, policy.minimum_calls)
         if found is not None:
-            target = health.target
-            self.hub.publish(TargetOverdue(target.name, target.provider, len(health.in_flight), *found))
+            target, hang = health.target, len(health.in_flight)
+            self.hub.publish(TargetOverdue(target.name, target.provider, hang, *found, policy.shadow))
 
     def _overdue_error(self, health: TargetHealth, now: float) -> RejectedError:
         wait = max(0.0, health.in_flight.next_let() - now)
