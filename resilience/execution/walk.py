@@ -321,7 +321,7 @@ class Walk:
         rejections = [self._why_not(place, why) for place in self._ranked if place not in history.places]
         if route.single:
             raise rejections[0]
-        chance = self.lane.health.next_chance([place.target for place in self._ranked])
+        chance = self.lane.health.next_chance([place.target for place in self._ranked], accounts=True)
         raise history.exhausted(route, rejections, why, None if chance is None else max(0.0, chance - self.now))
 
     # ---- parts

@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from resilience.health.roster import TargetHealth
 
 
-def chance_of(health: TargetHealth, now: float) -> float | None:
-    """Monotonic time at which both its breakers and the overdue rule let a call through; None: not by itself."""
+def chance_of(health: TargetHealth, now: float, *, accounts: bool = False) -> float | None:
+    """Monotonic time at which both its breakers and the overdue rule let a call through; None: not by itself.
+
+    Nobody waits for an account, but with ``accounts`` its end is told as well.
+    """
     latest = now
     for breaker, source in _asked(health):
         chance = breaker.next_chance(source)
+        if chance is None and accounts and (left := breaker.rejection(source).retry_after) is not None:
+            chance = now + left
         if chance is None:
             return None
         latest = max(latest, chance)

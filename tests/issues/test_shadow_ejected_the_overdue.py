@@ -19,9 +19,16 @@ async def hang(**breaker: Any) -> tuple[list[str], list[str], list[Any]]:
     """Eight calls hang. Who is in rotation, what six more come to, and what was told."""
     events: list[Any] = []
     upstream = ScriptedUpstream({"openai/a": Say(after_seconds=0.05)}, clock=asyncio.get_running_loop().clock)  # type: ignore[attr-defined]
-    settings = {"warm": False, "routes": {"chat": {"targets": ["openai/a"], "on_exhausted": "fail"}}, "breaker": breaker}
+    settings = {
+        "warm": False,
+        "routes": {"chat": {"targets": ["openai/a"], "on_exhausted": "fail"}},
+        "breaker": breaker,
+    }
     fb = resilience.MultiProviderFallback(
-        settings, clock=asyncio.get_running_loop().clock, upstream=upstream, sinks=(events.append,)  # type: ignore[attr-defined]
+        settings,
+        clock=asyncio.get_running_loop().clock,
+        upstream=upstream,
+        sinks=(events.append,),  # type: ignore[attr-defined]
     )
     for _ in range(25):
         await fb.acompletion("chat", ASKED)
