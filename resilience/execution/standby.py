@@ -86,20 +86,10 @@ def _look_again(walk: Walk, ends_at: float, *, first: bool) -> float:
     targets = [place.target for place in walk.candidates]
     chance, eager = health.next_chance(targets), health.next_eager(targets)
     # An eager probe may come back at any moment, also one of somebody else's that is in flight.
-    if eager is None and (chance is None or chance > ends_at) and not _any_moment(walk):
+    if eager is None and (chance is None or chance > ends_at):
         walk.give_up("nothing comes back while it may wait")
     if not first:
         return ends_at - now
     pace = walk.lane.queue.pause_seconds(now) or PACE_SECONDS
     dues = [at - now for at in (chance, eager) if at is not None and at > now]
     return min(ends_at - now, pace, *dues)
-
-
-def _any_moment(walk: Walk) -> bool:
-    """Whether a candidate waits for nothing that has a time: a half-open one for the probe that is in flight."""
-    health = walk.lane.health
-    for place in walk.candidates:
-        refused = health.rejection(place.target)
-        if refused is None or (refused.retry_after is None and health.next_chance((place.target,)) is not None):
-            return True
-    return False
