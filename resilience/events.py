@@ -76,13 +76,14 @@ class PermitRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class TargetOverdue(Event):
-    """Calls hang: the target is out of rotation before the first timeout strikes."""
+    """Calls hang: the target is out of rotation before the first timeout strikes. ``shadow``: it would be."""
 
     target: str
     provider: str
     in_flight: int
     oldest_seconds: float
     typical_seconds: float
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

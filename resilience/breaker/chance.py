@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from resilience.breaker import trip
-from resilience.breaker.states import Closed, HalfOpen, Open
+from resilience.breaker.states import Closed, HalfOpen, Open, opening
 from resilience.breaker.trip import Reason
 
 if TYPE_CHECKING:
@@ -41,18 +41,25 @@ def next_chance(rules: PolicyRules, now: float, source: str | None) -> float | N
     return None
 
 
-def next_eager(rules: PolicyRules, now: float) -> float | None:
-    """Monotonic time of the next eager probe; None where the circuit is not open after an outage."""
+def next_eager(rules: PolicyRules, now: float, source: str | None = None) -> float | None:
+    """Monotonic time of the next eager probe, past an open time or a doubt.
+
+    Returns:
+        None where the circuit is neither open after an outage nor half-open and in doubt of ``source``.
+    """
     state = rules.state
-    if not isinstance(state, Open) or not state.is_outage:
+    opened = opening(state)
+    if opened is None:
         return None
-    seat = rules.seat
-    if seat is not None and (leased := seat.eager_chance_locked(now)) is not None:
-        return leased
-    if state.eager_at is None:
-        return state.since + EAGER_SECONDS
-    lease_end = state.eager_at + rules.policy.probe_lease_seconds
-    return lease_end if state.eager is not None and now < lease_end else state.eager_at + EAGER_SECONDS
+    if state.doubted_until(source) <= now if isinstance(state, HalfOpen) else not opened.is_outage:
+        return None
+    due = (opened.since if opened.eager_at is None else opened.eager_at) + EAGER_SECONDS
+    if opened.eager is not None and opened.eager_at is not None:
+        lease_end = opened.eager_at + rules.policy.probe_lease_seconds
+        due = lease_end if now < lease_end else due
+    if due > now or rules.seat is None or (leased := rules.seat.eager_chance_locked(now)) is None:
+        return due
+    return leased
 
 
 def of_lease(rules: PolicyRules, now: float) -> float | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from resilience.breaker import chance, trip
 from resilience.breaker.permit import Permit, ProbePermit
 from resilience.breaker.refusal import refusal
-from resilience.breaker.states import Closed, HalfOpen, Isolated, Open
+from resilience.breaker.states import Closed, HalfOpen, Isolated, Open, opening
 from resilience.breaker.telling import opened_event
 from resilience.breaker.trip import Reason
 from resilience.events import CircuitClosed, CircuitHalfOpened, CircuitIsolated
@@ -75,18 +75,17 @@ class PolicyRules:
         raise self.rejection(now, source)
 
     def admit_eager_locked(self, now: float, source: str | None, timeout_seconds: float | None) -> ProbePermit | None:
-        """Give the once-a-second permit of an outage-opened circuit, None when it is not due."""
-        state = self.state
-        due = self.next_eager(now)
-        if due is None or due > now or not isinstance(state, Open):
+        """Give the once-a-second permit past an outage's open time or a doubt of ``source``, None when none is due."""
+        opened, due = opening(self.state), self.next_eager(now, source)
+        if opened is None or due is None or due > now:
             return None
         permit = ProbePermit(self.breaker, self.breaker.window, now, source, timeout_seconds, eager=True)
-        state.eager, state.eager_at = permit.ticket, now
+        opened.eager, opened.eager_at = permit.ticket, now
         return self._leased_locked(permit, now)
 
-    def next_eager(self, now: float) -> float | None:
-        """Monotonic time of the next eager probe; None where the circuit is not open after an outage."""
-        return chance.next_eager(self, now)
+    def next_eager(self, now: float, source: str | None = None) -> float | None:
+        """Monotonic time of the next eager probe; None where no outage and no doubt of ``source`` is in its way."""
+        return chance.next_eager(self, now, source)
 
     def is_eligible(self, now: float, source: str | None = None) -> bool:
         """Whether ``source`` would get a permit now. Changes nothing."""
@@ -118,22 +117,29 @@ class PolicyRules:
             return self._record_closed_locked(permit, effect, outcome, now)
         if not isinstance(permit, ProbePermit):
             return False
-        if isinstance(state, HalfOpen):
+        if (opened := opening(state)) is not None and opened.eager == permit.ticket:
+            self._eager_over_locked(permit, effect, outcome, opened, now)
+        elif isinstance(state, HalfOpen):
             if state.probes.pop(permit.ticket, None) is None:
                 return False  # its lease has ended
             successes, doubters = state.successes, len(state.doubters)
-            opened = self._record_probe_locked(state, permit, effect, outcome, now)
+            again = self._record_probe_locked(state, permit, effect, outcome, now)
             doubted = permit.source if len(state.doubters) > doubters else None
             self._probed_locked(permit.ticket, worked=state.successes > successes, doubted=doubted)
-            return opened
-        if isinstance(state, Open) and state.eager == permit.ticket:
-            state.eager = None
-            self._probed_locked(permit.ticket)
-            # A failed eager probe changes neither end nor streak: it was sent before its time.
-            answered = effect in {Effect.SUCCESS, Effect.ANSWERED}
-            if answered and not self._too_slow(permit, outcome.latency_seconds):
-                self._probe_succeeded_locked(self.half_open_locked(state, now), permit, now)
+            return again
         return False
+
+    def _eager_over_locked(
+        self, permit: ProbePermit, effect: Effect, outcome: Outcome, opened: Open, now: float
+    ) -> None:
+        opened.eager, half = None, self.state if isinstance(self.state, HalfOpen) else None
+        worked = effect in {Effect.SUCCESS, Effect.ANSWERED} and not self._too_slow(permit, outcome.latency_seconds)
+        past_doubt = worked and half is not None
+        self._probed_locked(permit.ticket, worked=past_doubt, doubted=permit.source if past_doubt else None)
+        if worked:  # one that failed was sent before its time: it changes neither end nor streak nor doubt
+            half = half or self.half_open_locked(opened, now)
+            half.doubters.pop(permit.source or "", None)
+            self._probe_succeeded_locked(half, permit, now)
 
     def _record_closed_locked(self, permit: Permit, effect: Effect, outcome: Outcome, now: float) -> bool:
         window, policy = self.breaker.window, self.policy
@@ -196,6 +202,7 @@ class PolicyRules:
         opened = state.opened
         if permit.source is not None:
             state.doubters[permit.source] = now + self.policy.open_seconds
+            opened.eager_at = now
             if len(state.doubters) == 1:
                 return False  # else a model that stays broken would keep its siblings out for ever
         # What opened it for a reason of its own (a rate limit, a key) and now fails otherwise has a new reason.
@@ -234,11 +241,11 @@ class PolicyRules:
 
     def give_back_locked(self, ticket: int) -> None:
         """Free the slot of a probe that was dropped without a word."""
-        state = self.state
-        if isinstance(state, HalfOpen):
-            state.probes.pop(ticket, None)
-        elif isinstance(state, Open) and state.eager == ticket:
-            state.eager = None
+        opened = opening(self.state)
+        if isinstance(self.state, HalfOpen):
+            self.state.probes.pop(ticket, None)
+        if opened is not None and opened.eager == ticket:
+            opened.eager = None
         self._probed_locked(ticket)
 
     def _probed_locked(self, ticket: int, *, worked: bool = False, doubted: str | None = None) -> None:
@@ -250,7 +257,7 @@ class PolicyRules:
     def close_locked(self, now: float, reason: str) -> None:
         """Close the circuit, remembering how it went until it has stayed closed as long as it was open."""
         state = self.state
-        opened = _opening(state)
+        opened = opening(state)
         out_seconds = now - (opened.first_since if opened else state.since)
         closed = Closed(since=now)
         if opened is not None:
@@ -279,7 +286,7 @@ class PolicyRules:
 
     def force_half_open_locked(self, now: float) -> None:
         """Let probes pass now."""
-        opened = _opening(self.state) or Open(self.breaker.label, now, now, now, Reason.FORCED)
+        opened = opening(self.state) or Open(self.breaker.label, now, now, now, Reason.FORCED)
         self.half_open_locked(opened, now)
 
     def extend_locked(self, until: float) -> None:
@@ -292,12 +299,12 @@ class PolicyRules:
         """Forget the probes of the parent process: nobody here will ever settle them."""
         if isinstance(self.state, HalfOpen):
             self.state.probes.clear()
-        elif isinstance(self.state, Open):
-            self.state.eager = None
+        if (opened := opening(self.state)) is not None:
+            opened.eager = None
 
     def _open_locked(self, reason: Reason, outcome: Outcome, now: float, failures: int = 1, calls: int = 1) -> None:
         state = self.state
-        opened = _opening(state)
+        opened = opening(state)
         rounds, account_rounds = self._rounds_locked(reason, now)
         if reason is Reason.RATE_LIMITED:
             seconds = trip.hold_seconds(self.policy, self._holds_in_row, outcome.retry_after_seconds)
@@ -346,7 +353,7 @@ class PolicyRules:
         state = self.state
         if isinstance(state, Closed):
             return (state.rounds, state.account_rounds) if now < state.remembers_until else (0, 0)
-        opened = _opening(state)
+        opened = opening(state)
         if opened is None:
             return 0, 0
         failed = isinstance(state, HalfOpen)
@@ -357,6 +364,7 @@ class PolicyRules:
 
     def half_open_locked(self, opened: Open, now: float) -> HalfOpen:
         """Let probes pass after ``opened``."""
+        opened.eager = None  # of the open era: it decides nothing any more
         state = HalfOpen(since=now, opened=opened)
         self._enter_locked(state)
         self._tell(lambda b: CircuitHalfOpened(b.label, b.provider, b.generation))
@@ -390,9 +398,3 @@ class PolicyRules:
 
     def _tell(self, make: Callable[[CircuitBreaker], Event]) -> None:
         self.breaker.tell_locked(make)
-
-
-def _opening(state: State) -> Open | None:
-    if isinstance(state, HalfOpen):
-        return state.opened
-    return state if isinstance(state, Open) else None

@@ -69,13 +69,16 @@ class FleetSeat(Protocol):
         """Monotonic time from which a probe may go: now with a lease in hand. None: this process is on its own."""
 
     def eager_chance_locked(self, now: float) -> float | None:
-        """The same for the once-a-second probe of an open circuit."""
+        """The same for the once-a-second probe past an open time or a doubt."""
 
     def take_probe_locked(self, permit: ProbePermit, now: float) -> None:
         """A probe goes out: it uses a lease."""
 
     def probed_locked(self, ticket: int, *, worked: bool, doubted: str | None = None) -> None:
-        """A probe has ended. Neither worked nor doubted: it told nothing, and the lease may be used again."""
+        """A probe has ended. Neither worked nor doubted: it told nothing, and the lease may be used again.
+
+        Both: it was an eager one past the doubt of that source, and lifts it.
+        """
 
     def earned_locked(self, ticket: int) -> None:
         """A streaming probe has earned its place."""
@@ -137,6 +140,8 @@ def merge_locked(rules: PolicyRules, shared: SharedState, now: float) -> None:
     if isinstance(state, Open) and shared.state is CircuitState.OPEN:
         rules.extend_locked(shared.until)
     elif isinstance(state, HalfOpen) and shared.state is CircuitState.HALF_OPEN:
+        if shared.doubters.keys() - state.doubters.keys():
+            state.opened.eager_at = now  # they have asked it just now
         state.doubters.update(shared.doubters)
         state.successes = max(state.successes, shared.successes)
         state.earned = max(state.earned, shared.earned)

@@ -82,8 +82,8 @@ class Open:
         rounds: Failed probe rounds so far, of an outage.
         account_rounds: Failed probe rounds so far, of an account error. Each kind escalates by itself: a wrong
             key after a long outage is a first wrong key.
-        eager: Ticket of the eager probe in flight.
-        eager_at: When the last eager probe was sent.
+        eager: Ticket of the eager probe in flight, in half-open of one that goes past a doubt.
+        eager_at: When the last eager probe was sent, or a doubt began.
     """
 
     label: str
@@ -161,6 +161,13 @@ class Isolated:
 
 
 State = Closed | Open | HalfOpen | Isolated
+
+
+def opening(state: State) -> Open | None:
+    """The opening that a circuit is in, or that its probes follow."""
+    if isinstance(state, HalfOpen):
+        return state.opened
+    return state if isinstance(state, Open) else None
 
 
 class CircuitIsolatedState(CircuitOpenState):

@@ -54,30 +54,41 @@ def _queue_up(walk: Walk) -> Generator[Step, Any, None]:
     try:
         while True:
             now = walk.now = monotonic()
-            over = now >= ends_at
-            first = queue.is_first(ticket)
-            if (ticket.released or over or (first and not queue.pause_seconds(now))) and (walk.start() or walk.force()):
+            released, over, first = ticket.released, now >= ends_at, queue.is_first(ticket, now)
+            looks = first and not queue.pause_seconds(now)
+            if (released or over or looks) and (walk.start() or walk.force()):
                 queue.go(ticket, now)
                 return
-            if ticket.released:
+            if released:
                 queue.rejoin(ticket)
-                first = queue.is_first(ticket)
-            if first and not (over and walk.has_probed) and walk.probe_eagerly():
+            if (first or released) and not (over and walk.has_probed) and walk.probe_eagerly():
                 return
-            seconds = _look_again(walk, ends_at, first=first)
-            yield Wait(ticket, seconds)
+            if looks:
+                _look_for_others(walk)
+            yield Wait(ticket, _look_again(walk, ends_at, awake=queue.is_awake(ticket)))
     finally:
         walk.waited += monotonic() - joined
         queue.leave(ticket)
 
 
-def _look_again(walk: Walk, ends_at: float, *, first: bool) -> float:
+def _look_for_others(walk: Walk) -> None:
+    """Find what this request cannot use, having refused it or been told to wait, and let another have it."""
+    health, now = walk.lane.health, walk.now
+    for place in walk.route.targets:
+        if not walk.can_use(place, now):
+            targets = (place.target,)
+            due = [at for at in (health.next_chance(targets), health.next_eager(targets)) if at is not None]
+            if due and min(due) <= now and walk.lane.queue.pass_on(now, place):
+                return
+
+
+def _look_again(walk: Walk, ends_at: float, *, awake: bool) -> float:
     """In how many seconds to look again; gives up if nothing comes back in time.
 
     Args:
         walk: Who waits.
         ends_at: Until when it may wait.
-        first: Whether it is the first in the queue: only that one looks before it is woken.
+        awake: Whether it looks before it is woken.
     """
     health, now = walk.lane.health, walk.now
     if now >= ends_at:
@@ -86,20 +97,10 @@ def _look_again(walk: Walk, ends_at: float, *, first: bool) -> float:
     targets = [place.target for place in walk.candidates]
     chance, eager = health.next_chance(targets), health.next_eager(targets)
     # An eager probe may come back at any moment, also one of somebody else's that is in flight.
-    if eager is None and (chance is None or chance > ends_at) and not _any_moment(walk):
+    if eager is None and (chance is None or chance > ends_at):
         walk.give_up("nothing comes back while it may wait")
-    if not first:
+    if not awake:
         return ends_at - now
     pace = walk.lane.queue.pause_seconds(now) or PACE_SECONDS
     dues = [at - now for at in (chance, eager) if at is not None and at > now]
     return min(ends_at - now, pace, *dues)
-
-
-def _any_moment(walk: Walk) -> bool:
-    """Whether a candidate waits for nothing that has a time: a half-open one for the probe that is in flight."""
-    health = walk.lane.health
-    for place in walk.candidates:
-        refused = health.rejection(place.target)
-        if refused is None or (refused.retry_after is None and health.next_chance((place.target,)) is not None):
-            return True
-    return False

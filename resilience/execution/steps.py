@@ -138,8 +138,11 @@ class Health(Protocol):
         """Why a target is not eligible now."""
         ...
 
-    def next_chance(self, targets: Sequence[Target]) -> float | None:
-        """When the first of them may be asked again by its own open time. None: none comes back by itself."""
+    def next_chance(self, targets: Sequence[Target], *, accounts: bool = False) -> float | None:
+        """When the first of them may be asked again by its own open time. None: none comes back by itself.
+
+        ``accounts``: those that wait for an account count as well.
+        """
         ...
 
     def next_eager(self, targets: Sequence[Target]) -> float | None:

@@ -85,7 +85,7 @@ class Walk:
             return False
         tries, pauses = self._tries, self._pauses
         for place in self.candidates:
-            if place in tries or (pauses is not None and self._is_paused(place)):
+            if place in tries or (pauses is not None and not self.can_use(place, self.now)):
                 continue
             limit, seconds = self._limits_of(place)
             try:
@@ -101,7 +101,7 @@ class Walk:
         """Take one that is out of rotation but usable: opened by a rate, or by an outage under ``panic``."""
         force = Force.OUTAGE if self.route.settings.on_exhausted == "panic" else Force.RATE
         for place in self.candidates:
-            if place not in self._tries and not self._is_paused(place) and self._admit(place, force):
+            if place not in self._tries and self.can_use(place, self.now) and self._admit(place, force):
                 self._forced = [*(self._forced or ()), place]
                 return True
         return False
@@ -157,7 +157,7 @@ class Walk:
             admission.settle(outcome)
         lane = self.lane
         if lane.queue and (self.holds or not self.call.stream):
-            lane.queue.succeeded(lane.monotonic())
+            lane.queue.succeeded(lane.monotonic(), self._place)
         if lane.hub.sinks:
             lane.facts.ended(self._place, outcome, self._number, stream=self.call.stream)
         return self._with(outcome)
@@ -167,7 +167,7 @@ class Walk:
         if self.admission is not None:
             self.admission.first_content(outcome.latency_seconds)
         if self.lane.queue:
-            self.lane.queue.succeeded(self.lane.monotonic())
+            self.lane.queue.succeeded(self.lane.monotonic(), self._place)
         return self._with(outcome)
 
     def failed(self, outcome: Outcome) -> Next:
@@ -245,9 +245,8 @@ class Walk:
 
     def usable_again(self) -> list[RoutedTarget]:
         """Those that this round has asked or left alone and that are eligible: another round makes sense."""
-        is_eligible = self.lane.health.is_eligible
-        asked = [place for place in self.candidates if place in self._tries or self._is_paused(place)]
-        return [place for place in asked if is_eligible(place.target)]
+        asked = [place for place in self.candidates if place in self._tries or not self.can_use(place, self.now)]
+        return [place for place in asked if self.lane.health.is_eligible(place.target)]
 
     def forced_again(self) -> list[RoutedTarget]:
         """The same for those that were used although they are out of rotation."""
@@ -297,7 +296,7 @@ class Walk:
 
     def line_up(self) -> Ticket:
         """Take a place in the route's queue, or give up."""
-        ticket = self.lane.queue.join(self.call.priority, self._queue_key)
+        ticket = self.lane.queue.join(self.call.priority, self._queue_key, self.can_use)
         if ticket is None:
             self.give_up(f"{self.route.settings.max_waiters} requests wait already (max_waiters)")
         self._queue_key = ticket.key
@@ -321,7 +320,7 @@ class Walk:
         rejections = [self._why_not(place, why) for place in self._ranked if place not in history.places]
         if route.single:
             raise rejections[0]
-        chance = self.lane.health.next_chance([place.target for place in self._ranked])
+        chance = self.lane.health.next_chance([place.target for place in self._ranked], accounts=True)
         raise history.exhausted(route, rejections, why, None if chance is None else max(0.0, chance - self.now))
 
     # ---- parts
@@ -386,8 +385,9 @@ class Walk:
             tries=self._tries.get(place, 1),
         )
 
-    def _is_paused(self, place: RoutedTarget) -> bool:
-        return self._pauses is not None and self._pauses.get(place, 0.0) > self.now
+    def can_use(self, place: RoutedTarget, now: float) -> bool:
+        """Whether it may still be sent there, and has not been asked to wait until later."""
+        return place in self.candidates and (self._pauses is None or self._pauses.get(place, 0.0) <= now)
 
     def _why_not(self, place: RoutedTarget, why: str) -> RejectedError:
         if place not in self.candidates:

@@ -20,6 +20,9 @@ _REMEMBERED: Final = 64
 class InFlight:
     """The calls in flight on one target, and how long it typically takes to the first token or answer.
 
+    Args:
+        ejects: Whether being overdue takes the target out of rotation; in shadow it is only told.
+
     Attributes:
         last_success: Monotonic time of the last success or first content.
         overdue_since: When it was found overdue, None while it is on time.
@@ -27,6 +30,7 @@ class InFlight:
 
     __slots__ = (
         "_cursor",
+        "_ejects",
         "_latencies",
         "_let_at",
         "_lock",
@@ -36,8 +40,9 @@ class InFlight:
         "overdue_since",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, ejects: bool = True) -> None:
         self._lock = threading.Lock()
+        self._ejects = ejects
         self._tickets = itertools.count(1)
         self._started: dict[int, float] = {}  # in order of insertion: the oldest stand first
         self._latencies: array[float] | None = None
@@ -138,7 +143,7 @@ class InFlight:
 
     def refuses(self, now: float) -> bool:
         """Whether an overdue target has had its one call of this second."""
-        return self.overdue_since is not None and now < self._let_at + LET_SECONDS
+        return self._ejects and self.overdue_since is not None and now < self._let_at + LET_SECONDS
 
     def take_let(self, now: float) -> bool:
         """Take an overdue target's one call of this second; False: it is gone. Always True while on time."""

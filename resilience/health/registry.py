@@ -248,15 +248,19 @@ class HealthRegistry:
         now = self.monotonic()
         return self._overdue_error(health, now) if health.in_flight.refuses(now) else None
 
-    def next_chance(self, targets: Sequence[Target]) -> float | None:
+    def next_chance(self, targets: Sequence[Target], *, accounts: bool = False) -> float | None:
         """Monotonic time at which the first of ``targets`` comes back by itself.
 
+        Args:
+            targets: Registered targets.
+            accounts: Whether to count those that wait for an account, to tell the caller when to ask again.
+
         Returns:
-            Now if one is eligible; None if each of them waits for a person or for an account.
+            Now if one is eligible; None if each of them waits for a person, or for an account that is not counted.
         """
         now = self.monotonic()
-        times = [time for target in targets if (time := chance_of(self._health(target), now)) is not None]
-        return min(times, default=None)
+        times = [chance_of(self._health(target), now, accounts=accounts) for target in targets]
+        return min((time for time in times if time is not None), default=None)
 
     def next_eager(self, targets: Sequence[Target]) -> float | None:
         """Monotonic time of the next eager probe among ``targets``, None if none applies."""
@@ -347,8 +351,8 @@ class HealthRegistry:
         policy = self.settings.target_breaker
         found = health.in_flight.notice(now, policy.overdue_factor, policy.minimum_calls)
         if found is not None:
-            target = health.target
-            self.hub.publish(TargetOverdue(target.name, target.provider, len(health.in_flight), *found))
+            target, hang = health.target, len(health.in_flight)
+            self.hub.publish(TargetOverdue(target.name, target.provider, hang, *found, policy.shadow))
 
     def _overdue_error(self, health: TargetHealth, now: float) -> RejectedError:
         wait = max(0.0, health.in_flight.next_let() - now)

@@ -75,7 +75,7 @@ class TargetHealth:
         self.breaker = breaker
         self.provider = provider
         self.breakers = (breaker, provider.breaker)
-        self.in_flight = InFlight()
+        self.in_flight = InFlight(ejects=breaker.policy is None or not breaker.policy.shadow)
         self.last_used = now
         # Of the attempts made although it is open, how many have failed since one worked.
         self.forced_failures = 0

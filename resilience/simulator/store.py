@@ -110,7 +110,7 @@ class StoreServer:
 
     @staticmethod
     def _eager(row: Document, ticket: str, now: int, lease_ms: int) -> Told:
-        if row["state"] != "open":
+        if row["state"] not in {"open", "half-open"}:
             return "lost", row, 0
         last = row.get("eager") or {"at": row["since_ms"], "ends": 0}
         due = max(last["at"] + _EAGER_PAUSE_MS, last["ends"])
@@ -133,6 +133,10 @@ class StoreServer:
         for ticket, what, *more in json.loads(entries):
             if what == "eager":
                 if (row.get("eager") or {}).get("ticket") == ticket:
+                    if more[0] and row["state"] == "half-open" and row["eager"]["ends"] > now:
+                        told = True
+                        self._settled(row, "worked", [], now)
+                        row.get("doubters", {}).pop(more[0], None)
                     row["eager"]["ends"] = 0
             elif ticket not in leases:
                 continue

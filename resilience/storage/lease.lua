@@ -9,7 +9,8 @@ if not row then return {'unknown', now, '', 0} end
 if row.gen ~= generation then return {'lost', now, cjson.encode(row), 0} end
 
 if kind == 'eager' then
-  if row.state ~= 'open' then return {'lost', now, cjson.encode(row), 0} end
+  -- Open: before its time is over. Half-open: past the doubt of a source.
+  if row.state ~= 'open' and row.state ~= 'half-open' then return {'lost', now, cjson.encode(row), 0} end
   local last = row.eager or {at = row.since_ms, ends = 0}
   local due = math.max(last.at + pause, last.ends)
   if due > now then return {'wait', now, cjson.encode(row), due} end

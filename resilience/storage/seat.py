@@ -39,11 +39,12 @@ class Office(Protocol):
 
 
 class Lease(NamedTuple):
-    """A right to one probe: its number, until when it waits here unused, and until when it is ours."""
+    """A right to one probe: its number, until when it waits here unused, until when it is ours, and of which kind."""
 
     ticket: str
     held_until: float
     ends: float
+    eager: bool = False
 
 
 class Pending(NamedTuple):
@@ -169,7 +170,7 @@ class Seat:
         return now if self.leases else self._ask(now, "probe")
 
     def eager_chance_locked(self, now: float) -> float | None:
-        """The same for the once-a-second probe of an open circuit."""
+        """The same for the once-a-second probe past an open time or a doubt."""
         if self.alone or not self.office.online:
             return None
         if self.eager is not None and self.eager.held_until > now:
@@ -195,8 +196,8 @@ class Seat:
         if lease is None:
             return  # of an era that is over, or sent while alone
         now = self.breaker.monotonic()
-        if isinstance(self.rules.state, Open):
-            self._note(lease.ticket, "eager")
+        if lease.eager:
+            self._note(lease.ticket, "eager", doubted or "")
         elif worked:
             self._note(lease.ticket, "worked", "earned" if ticket in self._earned else "")
         elif doubted is not None:
@@ -289,7 +290,7 @@ class Seat:
         if row.generation != self.generation or self.breaker.window is not self._known_era:
             return  # it moved meanwhile; the lease belongs to an era that is over
         if kind == "eager":
-            self.eager = Lease(ticket, now + EAGER_HOLD_SECONDS, ends)
+            self.eager = Lease(ticket, now + EAGER_HOLD_SECONDS, ends, eager=True)
         elif isinstance(self.rules.state, HalfOpen):
             self.leases.append(Lease(ticket, self._hold_until(now), ends))
 
@@ -336,8 +337,7 @@ class Seat:
     def on_its_own_locked(self) -> None:
         """The store is gone: what it gave is worth nothing now."""
         self._forget_leases()
-        self._pending = None
-        self._ask_again_at = {"probe": -inf, "eager": -inf}
+        self._pending, self._ask_again_at = None, {"probe": -inf, "eager": -inf}
 
     # -- the parts ------------------------------------------------------------------------------------------
 

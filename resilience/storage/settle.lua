@@ -1,5 +1,6 @@
 -- What became of leases. ARGV: channel, generation, lease ms, a list of {ticket, what, source, ms}.
--- What: worked, free, earned, renewed, doubted, or eager (an eager probe has ended without success).
+-- What: worked, free, earned, renewed, doubted, or eager (an eager probe has ended: in half-open, if it names a
+-- source, it worked and lifts the doubt of it; else without success, or with one that the next state tells).
 local channel, generation, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local now = now_ms()
 local row, newer = read(KEYS[1])
@@ -10,7 +11,13 @@ local leases, told = living(row.leases, now), false
 for _, entry in ipairs(cjson.decode(ARGV[4])) do
   local ticket, what, source = entry[1], entry[2], entry[3]
   if what == 'eager' then
-    if row.eager and row.eager.ticket == ticket then row.eager.ends = 0 end
+    if row.eager and row.eager.ticket == ticket then
+      if source ~= '' and row.state == 'half-open' and row.eager.ends > now then
+        row.successes, row.earned, told = (row.successes or 0) + 1, (row.earned or 0) + 1, true
+        if row.doubters then row.doubters[source] = nil end
+      end
+      row.eager.ends = 0
+    end
   elseif leases[ticket] then
     if what == 'renewed' then
       leases[ticket] = now + lease

@@ -150,8 +150,8 @@ class ScriptedHealth:
         out = self._reading(target)
         return None if out is None else self._rejection(target, out)
 
-    def next_chance(self, targets: Sequence[Target]) -> float | None:
-        """When the first comes back."""
+    def next_chance(self, targets: Sequence[Target], *, accounts: bool = False) -> float | None:  # noqa: ARG002
+        """When the first comes back, whatever it waits for."""
         readings = [self._reading(target) for target in targets]
         times = [self._clock.monotonic() if out is None else out.until for out in readings]
         return min((time for time in times if time is not None), default=None)

@@ -139,6 +139,44 @@ def test_eager_probes_are_one_a_second_in_the_whole_fleet(store: LoopbackStore, 
     assert min(later - sooner for sooner, later in pairwise(sent)) > 0.9
 
 
+def test_eager_probes_past_a_doubt_are_one_a_second_in_the_whole_fleet(
+    store: LoopbackStore, join: Callable[..., Peer]
+) -> None:
+    peers = [join(store, open_seconds=0.3, probe_successes=2) for _ in range(3)]
+    peers[0].fail(5)
+    assert eventually(lambda: {peer.state for peer in peers} == {"open"})
+    assert eventually(peers[0].breaker.is_eligible)
+    # The doubt outlasts the test in the one who has it and in those who are told.
+    peers[0].breaker.rules.policy = peers[0].breaker.rules.policy.model_copy(update={"open_seconds": 60})
+    peers[0].breaker.acquire(source="a").failure(kind=Kind.SERVER_ERROR)
+    assert eventually(lambda: all("a" in getattr(peer.breaker.rules.state, "doubters", ()) for peer in peers))
+    sent: list[float] = []
+
+    def probe(answer: Callable[[Any], None]) -> bool:
+        for peer in peers:
+            permit = peer.breaker.acquire_eager(source="a")
+            if permit is not None:
+                sent.append(SYSTEM_CLOCK.monotonic())
+                answer(permit)
+                return True
+        return False
+
+    for _ in range(3):
+        assert eventually(lambda: probe(lambda permit: permit.failure(kind=Kind.SERVER_ERROR)))
+    assert min(later - sooner for sooner, later in pairwise(sent)) > 0.9
+    assert eventually(lambda: probe(lambda permit: permit.success()))
+    assert eventually(lambda: b'"successes":1' in store.command("GET", ROW))
+    assert b'"a"' not in store.command("GET", ROW), "nobody doubts it any more"
+
+    def recovers() -> bool:
+        for peer in peers:
+            if peer.breaker.is_eligible("a"):
+                peer.breaker.acquire(source="a").success()
+        return {peer.state for peer in peers} == {"closed"}
+
+    assert eventually(recovers)
+
+
 def test_a_restarted_empty_store_learns_from_those_who_know(
     own_store: LoopbackStore, join: Callable[..., Peer]
 ) -> None:

@@ -244,6 +244,27 @@ class Fleet(RuleBasedStateMachine):
         else:
             permit.ignore()
 
+    @rule(number=MEMBERS, answers=st.lists(st.booleans(), min_size=1, max_size=4))
+    def doubt(self, number: int, answers: list[bool]) -> None:
+        """A target fails its probe, and everybody sends eager probes past the open time, and past the doubt."""
+        self.fail(number, 3)
+        for step in range(60):
+            try:
+                permit = self.member(number).breaker.acquire(source="a")
+            except RejectedError:
+                pass
+            else:
+                permit.failure(kind=Kind.SERVER_ERROR)
+            sent = [permit for one in self.members if (permit := one.breaker.acquire_eager(source="a")) is not None]
+            row = self.network.row()
+            if all(one.agent.online and one.breaker.seat.generation == row["gen"] for one in self.members):
+                assert len(sent) <= 1
+            for permit in sent:
+                works = answers[step % len(answers)]
+                permit.success(0.01) if works else permit.failure(kind=Kind.SERVER_ERROR)
+            self.no_more_probes_are_leased_than_allowed()
+            self.wait(0.1)
+
     @rule(number=MEMBERS, word=st.sampled_from(["isolate", "reset"]))
     def steer(self, number: int, word: str) -> None:
         member = self.member(number)

@@ -167,6 +167,65 @@ def test_a_doubted_source_is_told_with_its_probe(clock: ManualClock) -> None:
     assert breaker.current_state == "open"
 
 
+def test_an_eager_probe_past_a_doubt_is_told_with_the_source_that_it_clears(clock: ManualClock) -> None:
+    breaker, seat, rules = seated(clock)
+    open_until_probes(breaker, seat, clock)
+    settle(breaker, Kind.SERVER_ERROR, source="a")
+    end = rules.state.doubters["a"]
+    assert breaker.acquire_eager(source="a") is None  # it has been asked just now
+    clock.advance(EAGER_SECONDS)
+    assert breaker.acquire_eager(source="b") is None  # nobody doubts it
+    probe: Any = breaker.acquire_eager(source="a")
+    assert breaker.acquire_eager(source="a") is None
+    seat.told()
+    probe.failure(kind=Kind.SERVER_ERROR)
+    assert seat.told() == [("probed", probe.ticket, False, None)]
+    assert rules.state.doubters == {"a": end}
+    clock.advance(EAGER_SECONDS)
+    probe = breaker.acquire_eager(source="a")
+    probe.success()
+    assert seat.told()[-1] == ("probed", probe.ticket, True, "a")
+    assert (rules.state.doubters, rules.state.successes, rules.state.earned) == ({}, 1, 1)
+    assert breaker.is_eligible("a")
+
+
+def test_a_dropped_eager_probe_past_a_doubt_is_followed_by_the_next(clock: ManualClock) -> None:
+    breaker, seat, _ = seated(clock)
+    open_until_probes(breaker, seat, clock)
+    settle(breaker, Kind.SERVER_ERROR, source="a")
+    clock.advance(EAGER_SECONDS)
+    assert breaker.acquire_eager(source="a") is not None  # dropped at once
+    assert breaker.acquire_eager(source="a") is None
+    clock.advance(EAGER_SECONDS)
+    assert breaker.acquire_eager(source="a") is not None
+
+
+def test_an_eager_probe_of_the_open_era_does_not_keep_the_next_from_going_past_a_doubt(clock: ManualClock) -> None:
+    breaker, seat, _ = seated(clock)
+    breaker.open()
+    clock.advance(EAGER_SECONDS)
+    late: Any = breaker.acquire_eager(source="a")
+    clock.advance(10)
+    settle(breaker, Kind.SERVER_ERROR, source="a")
+    late.success()
+    clock.advance(EAGER_SECONDS)
+    assert breaker.acquire_eager(source="a") is not None
+    assert seat is not None
+
+
+def test_a_doubt_that_the_fleet_tells_of_begins_with_the_news(clock: ManualClock) -> None:
+    breaker, seat, rules = seated(clock)
+    open_until_probes(breaker, seat, clock)
+    breaker.acquire(source="b").ignore()
+    clock.advance(5)
+    now = clock.monotonic()
+    merge_locked(rules, SharedState(CircuitState.HALF_OPEN, now, doubters={"a": now + 10}), now)
+    assert rules.next_eager(now, "a") == now + EAGER_SECONDS
+    clock.advance(EAGER_SECONDS)
+    merge_locked(rules, SharedState(CircuitState.HALF_OPEN, now, doubters={"a": now + 10}), clock.monotonic())
+    assert rules.next_eager(clock.monotonic(), "a") == clock.monotonic()
+
+
 def test_a_streaming_probes_signs_of_life_are_told(clock: ManualClock) -> None:
     breaker, seat, rules = seated(clock, probe_lease_seconds=60)
     open_until_probes(breaker, seat, clock)
@@ -306,7 +365,7 @@ def test_what_was_told_of_a_circuit_can_be_taken_over_whole(clock: ManualClock) 
     adopt_locked(rules, told, clock.monotonic())
     assert rules.state == HalfOpen(
         1000.0,
-        Open("openai", 900.0, 990.0, 800.0, Reason.FAILURE_RATE, Kind.TIMEOUT, 7, 20, 2, 1),
+        Open("openai", 900.0, 990.0, 800.0, Reason.FAILURE_RATE, Kind.TIMEOUT, 7, 20, 2, 1, eager_at=1000.0),
         successes=1, earned=2, doubters={"a": 1020.0},
     )  # fmt: skip
     assert describe_locked(rules) == told

@@ -6,13 +6,13 @@ import asyncio
 import gc
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from resilience.clock import SYSTEM_CLOCK
 from resilience.errors import RouteExhaustedError
-from resilience.execution.waiting import PACE_SECONDS, Ticket, WaitQueue
+from resilience.execution.waiting import DEAF_SECONDS, PACE_SECONDS, Ticket, WaitQueue
 from resilience.outcome import Kind
 from resilience.testing.upstream import Say
 from resilience.testing.world import World
@@ -28,7 +28,7 @@ def joined(queue: WaitQueue, priority: int = 5) -> Ticket:
 
 
 def first(queue: WaitQueue, *tickets: Ticket) -> list[bool]:
-    return [queue.is_first(ticket) for ticket in tickets]
+    return [queue.is_first(ticket, 1.0) for ticket in tickets]
 
 
 def test_lower_priority_goes_first_then_age() -> None:
@@ -36,7 +36,7 @@ def test_lower_priority_goes_first_then_age() -> None:
     old, young, urgent = joined(queue), joined(queue), joined(queue, 1)
     order = []
     while len(queue):
-        ticket = next(one for one in (old, young, urgent) if queue.is_first(one))
+        ticket = next(one for one in (old, young, urgent) if queue.is_first(one, 1.0))
         order.append(ticket)
         queue.leave(ticket)
     assert order == [urgent, old, young]
@@ -59,10 +59,10 @@ def test_a_success_lets_two_go_and_they_may_come_back() -> None:
     tickets = [joined(queue) for _ in range(4)]
     queue.succeeded(10.0)
     assert [ticket.released for ticket in tickets] == [True, True, False, False]
-    assert queue.is_first(tickets[2])
+    assert queue.is_first(tickets[2], 1.0)
     queue.rejoin(tickets[0])
     assert not tickets[0].released
-    assert queue.is_first(tickets[0])
+    assert queue.is_first(tickets[0], 1.0)
 
 
 def test_the_first_looks_again_after_the_pace() -> None:
@@ -70,7 +70,7 @@ def test_the_first_looks_again_after_the_pace() -> None:
     a, b = joined(queue), joined(queue)
     assert queue.pause_seconds(10.0) == 0
     queue.go(a, 10.0)
-    assert queue.is_first(b)
+    assert queue.is_first(b, 1.0)
     assert queue.pause_seconds(10.01) == pytest.approx(PACE_SECONDS - 0.01)
     assert queue.pause_seconds(10.06) == 0
 
@@ -126,10 +126,79 @@ def test_a_waiter_of_a_closed_loop_is_passed_over() -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()
     alive = joined(queue)
-    assert queue.is_first(alive)
+    assert queue.is_first(alive, 1.0)
     assert len(queue) == 1
     del task
     gc.collect()
+
+
+# ---- several event loops, and those who cannot use everything
+
+
+def of(queue: WaitQueue, home: object, can_use: Callable[[Any, float], bool] | None = None) -> Ticket:
+    ticket = queue.join(5, None, can_use)
+    assert ticket is not None
+    ticket.home = home  # type: ignore[assignment]
+    return ticket
+
+
+def test_the_first_of_each_loop_stays_awake_and_the_first_of_all_looks() -> None:
+    queue = WaitQueue(9)
+    tickets = a, b, c, d = of(queue, "loop"), of(queue, "loop"), of(queue, None), of(queue, None)
+    assert first(queue, *tickets) == [True, False, False, False]
+    assert [queue.is_awake(ticket) for ticket in tickets] == [True, False, True, False]
+    queue.leave(a)
+    assert [queue.is_awake(ticket) for ticket in tickets] == [False, True, True, False]
+    assert [b._woken, c._woken, d._woken] == [True, False, False]
+    queue.leave(d)
+    assert not c._woken  # who leaves from behind wakes nobody
+
+
+def test_one_that_does_not_look_in_time_is_passed_over_until_it_does() -> None:
+    queue = WaitQueue(9)
+    deaf, behind, awake = of(queue, "loop"), of(queue, "loop"), of(queue, None)
+    assert queue.is_first(deaf, 10.0)
+    assert not queue.is_first(awake, 10.0 + DEAF_SECONDS)
+    assert queue.is_first(awake, 10.01 + DEAF_SECONDS)
+    assert not queue.is_first(behind, 10.01 + DEAF_SECONDS)
+    assert queue.is_first(deaf, 10.5)
+    assert not queue.is_first(awake, 10.5)
+    queue.leave(awake)
+    assert not queue.is_first(awake, 20.0)
+
+
+def test_a_success_lets_two_go_of_those_who_can_use_its_target() -> None:
+    queue, a, b = WaitQueue(9), object(), object()
+    refused = of(queue, None, lambda place, _: place is not a)
+    tickets = [refused, *(of(queue, None) for _ in range(3))]
+    queue.succeeded(1.0, a)  # type: ignore[arg-type]
+    assert [ticket.released for ticket in tickets] == [False, True, True, False]
+    assert queue.pause_seconds(1.0) == pytest.approx(PACE_SECONDS)
+    queue.succeeded(1.0, b)  # type: ignore[arg-type]
+    assert [ticket.released for ticket in tickets] == [True] * 4
+
+
+def test_what_the_first_cannot_use_goes_to_the_next_who_can_and_to_one_at_a_time() -> None:
+    queue, a = WaitQueue(9), object()
+    tickets = [of(queue, None, lambda place, now: place is not a or now > 5.0) for _ in range(2)]
+    assert not queue.pass_on(1.0, a)  # type: ignore[arg-type]
+    assert queue.pause_seconds(1.0) == 0
+    tickets += [of(queue, None) for _ in range(2)]
+    assert queue.pass_on(1.0, a)  # type: ignore[arg-type]
+    assert [ticket.released for ticket in tickets] == [False, False, True, False]
+    assert queue.pause_seconds(1.0) == pytest.approx(PACE_SECONDS)
+    assert queue.pass_on(6.0, a)  # type: ignore[arg-type]
+    assert [ticket.released for ticket in tickets] == [True, False, True, False]
+
+
+def test_a_thread_that_blocks_its_own_loop_waits_as_a_thread() -> None:
+    async def blocking() -> Ticket:
+        ticket = joined(WaitQueue(9))
+        assert ticket.home is asyncio.get_running_loop()
+        ticket.wait(60)  # at once: it has to look again whose turn it is
+        return ticket
+
+    assert asyncio.run(blocking()).home is None
 
 
 def test_a_forked_child_starts_with_an_empty_queue_and_new_locks() -> None:

@@ -137,7 +137,7 @@ def test_a_waiter_takes_its_own_priority_and_its_old_place() -> None:
         assert world.run(priority=3).text == "back"
     finally:
         type(queue).join = kept
-    (first, none, key), (second, again, same) = joins
+    (first, none, _, key), (second, again, _, same) = joins
     assert (first, none, second, again, same) == (3, None, 3, key, key)
     assert key[0] == 3
 
