@@ -344,9 +344,9 @@ class Agent:
                 self.wake()
             row = read_row(message.get("row"), self._store.clock)
             revision = message.get("rev")
-            if isinstance(revision, int) and revision == self._revision + 1:
-                self._revision = revision
-                self._unheard = 0
+            if isinstance(revision, int):
+                self._unheard = 0  # whatever it tells, and however late: who hears it is not deaf
+                self._revision += revision == self._revision + 1
             if row is not None:
                 self._seating.take({row.id: row})
 

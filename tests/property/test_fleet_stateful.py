@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -201,7 +203,9 @@ class Fleet(RuleBasedStateMachine):
         member = self.member(number)
         permit = member.acquire()
         if permit is not None and permit.is_probe:
-            self.probes.append((self.loop.time(), member, member.breaker.seat.generation, permit))
+            # Who is on its own, the store being out of reach, asks nobody: of no era that the fleet could count in.
+            era = member.breaker.seat.generation if member.agent.online else -1
+            self.probes.append((self.loop.time(), member, era, permit))
         elif permit is not None:
             permit.success()
 
@@ -372,3 +376,21 @@ class Fleet(RuleBasedStateMachine):
 
 TestFleet = Fleet.TestCase
 TestFleet.settings = settings(max_examples=20, stateful_step_count=16, deadline=None)
+
+
+@pytest.mark.parametrize(("hears", "is_deaf"), [([True, False, True], False), ([False], True)])
+def test_who_hears_some_of_the_news_is_not_taken_for_deaf(hears: list[bool], is_deaf: bool) -> None:
+    fleet = Fleet()
+    fleet.begin(7)
+    told: list[Any] = []
+    listener, pattern = fleet.members[1], cycle(hears)
+    listener.registry.subscribe(told.append)
+    hear = listener.line.hear
+    listener.line.hear = lambda message: hear(message) if next(pattern) else None
+    fleet.network.rng.choice = lambda _: 1  # nothing else is lost, doubled or swapped
+    fleet.network.rng.uniform = lambda least, _: least
+    for number in range(24):
+        fleet.steer(0, "reset" if number % 2 else "isolate")
+        fleet.wait(0.3)  # three a poll, of which the first is lost
+    assert any(type(event).__name__ == "StorageDegraded" for event in told) is is_deaf
+    fleet.teardown()
