@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from resilience.outcome import Again, Onward
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from resilience.outcome import Outcome
     from resilience.routing.route import RoutedTarget
@@ -95,6 +95,23 @@ def holds_back(outcome: Outcome, settings: RouteSettings, seconds_left: float) -
     """For how many seconds this request leaves the target alone: its Retry-After, if that much waiting fits."""
     asked = outcome.retry_after_seconds
     return asked if asked and asked <= settings.max_wait_seconds and asked < seconds_left else 0.0
+
+
+def soonest(
+    places: tuple[RoutedTarget, ...],
+    pauses: Mapping[RoutedTarget, float] | None,
+    next_chance: Callable[..., float | None],
+) -> float | None:
+    """Monotonic time from which a new request makes sense: the first target that is back and has nobody's Retry-After.
+
+    Args:
+        places: The route's.
+        pauses: Until when providers have asked to be left alone.
+        next_chance: The registry's.
+    """
+    chances = [(place, next_chance((place.target,), accounts=True)) for place in places]
+    kept = pauses or {}
+    return min((max(at, kept.get(place, at)) for place, at in chances if at is not None), default=None)
 
 
 def may_be_last_resort(outcome: Outcome) -> bool:

@@ -14,6 +14,7 @@ from resilience.execution.decision import (
     longest_pause,
     may_be_last_resort,
     next_step,
+    soonest,
     still_able,
 )
 from resilience.execution.history import History, not_tried
@@ -255,8 +256,7 @@ class Walk:
     def round_pause(self, usable: list[RoutedTarget]) -> float:
         """Seconds to back off before the next round, which is for the ``usable`` ones."""
         left = self.ends_at - self.now
-        step = min(longest_pause(self.route.settings, self._round), left / 2)
-        delay = step * self.lane.rng.random()
+        delay = min(longest_pause(self.route.settings, self._round), left / 2) * self.lane.rng.random()
         if self._pauses:
             delay = max(delay, min(self._pauses.get(place, 0.0) for place in usable) - self.now)
         if is_over(self.now + delay, self.ends_at):
@@ -320,7 +320,7 @@ class Walk:
         rejections = [self._why_not(place, why) for place in self._ranked if place not in history.places]
         if route.single:
             raise rejections[0]
-        chance = self.lane.health.next_chance([place.target for place in self._ranked], accounts=True)
+        chance = soonest(self._ranked, self._pauses, self.lane.health.next_chance)
         raise history.exhausted(route, rejections, why, None if chance is None else max(0.0, chance - self.now))
 
     # ---- parts

@@ -230,3 +230,14 @@ def test_a_target_that_cannot_write_on_is_not_asked_again_after_its_own_break() 
     world.upstream.takes_prefill = lambda target: target.name != "a" and takes(target)  # type: ignore[method-assign]
     text = "".join(chunk.text for chunk in world.run(stream=True))
     assert (world.log, text) == ("ab", "one two three")
+
+
+def test_an_exhausted_route_is_worth_another_call_when_the_first_retry_after_is_over() -> None:
+    script = {
+        "a": Fail(Kind.OVERLOADED, retry_after_seconds=7),
+        "b": Fail(Kind.SERVER_ERROR, retry_after_seconds=5),
+    }
+    world = World(script, num_retries=0, max_attempts=2)
+    with pytest.raises(RouteExhaustedError) as caught:
+        world.run()
+    assert caught.value.retry_after == pytest.approx(5, abs=0.01)
