@@ -53,7 +53,7 @@ class SteeredCircuit(TunedCircuit):
     hub: EventHub | None
     listener_errors: int = 0
     _stock: StockRules
-    _foreign_storage: bool
+    _foreign_storage: bool = False
     _following: bool = False
     _opening_here: bool = False
     _telling: threading.Lock
